@@ -1,0 +1,49 @@
+"""Data sets, decoded and whole in memory: uint8 images and integer labels, with a digest of what they are."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repro.data import cifar10, embedded
+from repro.data.cifar10 import DataError
+
+__all__ = ["DataError", "Dataset", "load"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training set: ``images`` uint8 (N, H, W, 3), ``labels`` int64 (N,) in 0..classes-1, both on one device."""
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: int
+    digest: str
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Return the same set with its tensors on ``device``."""
+        return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes, self.digest)
+
+
+def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
+    """Return the training half of ``cifar10``, or of ``embedded`` (drawn here, needs no ``root``).
+
+    Raises DataError where the data is missing or altered, with what to do about it.
+    """
+    if name == "embedded":
+        images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0)
+        sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), len(embedded.CLASSES), f"sha256:{sums}")
+    if name == "cifar10":
+        if root is None:
+            raise DataError("CIFAR-10 is needed: pass --data DIR, or set REPRO_DATA; --download fetches it into DIR")
+        images, labels = cifar10.read(root, train=True, download=download)
+        return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), 10, cifar10.DIGEST)
+    raise DataError(f"unknown data set {name!r}; known are cifar10, embedded")
+
+
+EMBEDDED_IMAGES = 4096
+EMBEDDED_SIZE = 32  # pixels, the size of CIFAR-10's images

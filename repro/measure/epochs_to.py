@@ -1,0 +1,186 @@
+"""Measure ``epochs-to``: train one net at one rate until its running training error passes the target.
+
+The running error is the mean over the last epoch's training batches, each before it was learned from, looked at
+several times an epoch; the time is where it first passes the target, interpolated in the logarithm of the
+error. It is counted in epochs of images seen, so the clock of the machine plays no part.
+"""
+
+import math
+import time
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from repro import environment
+from repro.data import Dataset
+from repro.experiments.epochs_to import MEASUREMENT, Parameters
+from repro.measure import Monitor, Task
+from repro.models import cifar
+from repro.store import Measurement, Status, Trial, folder, save, save_curve
+from repro.training import checkpoint
+from repro.training.inputs import Input, batches
+from repro.training.loop import Check, Interrupted, Recent, train
+from repro.training.optimizer import optimizer_for
+
+CHECKPOINT_S = 60.0  # seconds between checkpoints
+CHANCE_MARGIN = 0.02  # an error this close to chance counts as "has not begun to learn"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended; ``limit`` only where it ran into it and could go on."""
+
+    status: Status
+    message: str = ""
+    at: float | None = None
+    limit: float | None = None
+
+
+def step_of_crossing(above: Check, below: Check, target: float, batch: int) -> float:
+    """Return the step, a fraction, at which the error passed the target between two checks on its two sides."""
+    floor = 0.5 / (below.window * batch)  # an error of 0 has no logarithm
+    start, end = math.log(above.error), math.log(max(below.error, floor))
+    return above.step + (below.step - above.step) * (start - math.log(target)) / (start - end)
+
+
+def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
+    """Run one trial, from its checkpoint where there is one, and return its record, which is also on disk.
+
+    Raises StoreError where the store cannot be written, and Interrupted once the state is saved.
+    """
+    config = dict(task.spec.config)
+    rate = float(config.pop("rate"))
+    p = Parameters.model_validate({**config, "max_epochs": task.limit, "rates": (rate,) * 3})
+    environment.strict_fp32()
+    model = cifar.build(p.net, p.activation, classes=data.classes, size=data.images.shape[1])
+    cifar.initialise(model, p.net, p.activation, p.protocol, task.spec.seed)
+    model = model.to(task.device, memory_format=torch.channels_last)
+    per_epoch = len(data.images) // p.batch
+    run = _Run(task, p, data, model, optimizer_for(model, p.protocol, rate), Recent(per_epoch, p.batch, task.device))
+    run.restore()
+    run.record("running")
+    checks = train(
+        model,
+        run.optimizer,
+        batches(data, p.batch, task.spec.seed, first_step=run.step),
+        Input(data.images, p.protocol),
+        run.recent,
+        first_step=run.step,
+        check_every=per_epoch / p.checks_per_epoch,
+        stopping=monitor.stopping,
+    )
+    saved = clock = time.monotonic()
+    try:
+        for check in checks:
+            now = time.monotonic()
+            run.trained_s += now - clock
+            run.add(check)
+            monitor.report(run.epochs, f"error {check.error:.3f}")
+            if ended := run.ended(check):
+                return run.finish(ended)
+            if now - saved > CHECKPOINT_S:
+                run.save_state()
+                saved = time.monotonic()
+            clock = time.monotonic()  # evaluation of the curve and checkpoints are outside the training clock
+    except Interrupted as interrupted:
+        run.step = interrupted.step
+        run.save_state()
+        raise
+    raise AssertionError("training ended by itself")
+
+
+@dataclass
+class _Run:
+    """A trial under way: what is trained, the curve so far, and when to stop."""
+
+    task: Task
+    p: Parameters
+    data: Dataset
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    recent: Recent
+    step: int = 0
+    trained_s: float = 0.0
+    curve: list[Check] = field(default_factory=list)
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of images seen."""
+        return self.step * self.p.batch / len(self.data.images)
+
+    @property
+    def checkpoint(self) -> Path:
+        return folder(self.task.store, self.task.spec.identity(self.data.digest)) / "checkpoint.pt"
+
+    def add(self, check: Check) -> None:
+        self.curve.append(check)
+        self.step = check.step
+
+    def crossing(self) -> float | None:
+        """Return the epochs at which the error first passed the target; None while it has not."""
+        whole = [check for check in self.curve if check.window == len(self.recent.wrong)]
+        for previous, now in pairwise(whole):
+            if previous.error > self.p.target >= now.error:
+                return step_of_crossing(previous, now, self.p.target, self.p.batch) * self.epochs / self.step
+        return None
+
+    def ended(self, check: Check) -> Ended | None:
+        """Return how the trial ends with this check; None while it goes on."""
+        target, limit = self.p.target, self.task.limit
+        if not math.isfinite(check.loss):
+            return Ended("diverged", f"the loss was {check.loss} within {self.epochs:.2f} epochs")
+        noise = math.sqrt(target * (1 - target) / (check.window * self.p.batch))
+        over = self.epochs >= limit
+        if (over or check.error <= target - 2 * noise) and (at := self.crossing()) is not None:
+            return Ended("completed", at=at)
+        if over:
+            return Ended("censored", f"training error {check.error:.3f} after {self.epochs:.2f} epochs", limit=limit)
+        chance = 1 - 1 / self.data.classes - CHANCE_MARGIN
+        if self.task.role == "tuning" and self.epochs >= self.p.hopeless_epochs and check.error > chance:
+            return Ended("censored", f"still at chance after {self.epochs:.1f} epochs")
+        return None
+
+    def finish(self, ended: Ended) -> Trial:
+        save_curve(self.task.store, self.task.spec.identity(self.data.digest), [self._row(c) for c in self.curve])
+        if ended.limit is not None:
+            self.save_state()  # a raised limit goes on from here
+        trial = self.record(ended.status, ended.message, ended.at, ended.limit)
+        if ended.limit is None:
+            self.checkpoint.unlink(missing_ok=True)
+        return trial
+
+    def _row(self, check: Check) -> dict[str, float]:
+        epochs = check.step * self.p.batch / len(self.data.images)
+        return {"epochs": epochs, "error": check.error, "loss": check.loss, "window": check.window}
+
+    def record(self, status: Status, message: str = "", at: float | None = None, limit: float | None = None) -> Trial:
+        trial = Trial(
+            spec=self.task.spec,
+            data_digest=self.data.digest,
+            status=status,
+            limit=limit,
+            measurements=() if at is None else (Measurement(name=MEASUREMENT, value=at, unit="epochs"),),
+            message=message,
+            environment={**environment.describe(self.task.device), "loader": "resident"},
+            started=self.started,
+            duration_s=round(self.trained_s, 3),
+        )
+        save(self.task.store, trial)
+        return trial
+
+    def save_state(self) -> None:
+        parts = {"model": self.model, "optimizer": self.optimizer, "recent": self.recent}
+        plain = {"step": self.step, "trained_s": self.trained_s, "curve": [astuple(c) for c in self.curve]}
+        checkpoint.save(self.checkpoint, {**{name: part.state_dict() for name, part in parts.items()}, **plain})
+
+    def restore(self) -> None:
+        if state := checkpoint.load(self.checkpoint, self.task.device):
+            for name in ("model", "optimizer", "recent"):
+                getattr(self, name).load_state_dict(state[name])
+            self.step, self.trained_s = state["step"], state["trained_s"]
+            self.curve = [Check(*row) for row in state["curve"]]

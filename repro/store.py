@@ -1,0 +1,186 @@
+"""Trials on disk: one folder a trial, its record written first and replaced atomically, read without torch.
+
+    STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
+                            curve.csv     the raw curve
+                            checkpoint.pt while the trial is unfinished
+
+The identity digests what decides a trial's outcome (its spec and the data's digest), so the same command
+finds its own work again and two claims share a trial they both need.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+SCHEMA = 1
+Status = Literal["running", "completed", "censored", "diverged", "failed"]
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the message names the path and says what to do."""
+
+
+class Frozen(BaseModel):
+    """A strict value: no unknown keys, no silent conversions, no changes once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TrialSpec(Frozen):
+    """What decides a trial's outcome, but for the data: its ``key`` digests exactly these fields."""
+
+    experiment: str
+    numerics: int
+    """Version of the experiment's arithmetic, raised by hand when the same spec would give other numbers."""
+    config: dict[str, JsonValue]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Digest of the spec, 16 hex digits."""
+        return _digest(self.model_dump(mode="json"))
+
+    def identity(self, data_digest: str) -> str:
+        """Digest of the spec and the data, 16 hex digits; names the trial's folder."""
+        return _digest({"spec": self.model_dump(mode="json"), "data": data_digest})
+
+
+class Measurement(Frozen):
+    """One raw number: ``at`` says where in the trial it was taken, in ``at_unit``, where that means something."""
+
+    name: str
+    value: float
+    unit: str
+    at: float | None = None
+    at_unit: str | None = None
+
+
+class Trial(Frozen):
+    """One arm, one seed, run once; everything a verdict may use, and where it came from."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    spec: TrialSpec
+    data_digest: str
+    status: Status
+    limit: float | None = None
+    """How far the trial was allowed to go (epochs): a censored trial's value is above this. None: given up for good."""
+    measurements: tuple[Measurement, ...] = ()
+    message: str = ""
+    environment: dict[str, JsonValue] = {}
+    started: str = ""
+    duration_s: float = 0.0
+    """Seconds of training, all attempts added, evaluation and start-up left out."""
+
+    @property
+    def identity(self) -> str:
+        return self.spec.identity(self.data_digest)
+
+    def value(self, name: str) -> float:
+        """Return the one measurement called ``name``; KeyError where there is none."""
+        for measurement in self.measurements:
+            if measurement.name == name:
+                return measurement.value
+        raise KeyError(name)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder(root: Path, identity: str) -> Path:
+    """Return the folder of one trial, whether it exists or not."""
+    return root / "trials" / identity
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all, also through a crash. Raises StoreError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; nothing finished was lost") from error
+
+
+def save(root: Path, trial: Trial) -> None:
+    """Write the trial's record in its folder, replacing an older one. Raises StoreError."""
+    text = trial.model_dump_json(indent=1, by_alias=True)
+    write_atomically(folder(root, trial.identity) / "record.json", text.encode() + b"\n")
+
+
+def save_curve(root: Path, identity: str, rows: Iterable[Mapping[str, float]]) -> None:
+    """Write the raw curve, one row a check, every row with the same keys. Raises StoreError."""
+    rows = list(rows)
+    lines = [",".join(rows[0]), *(",".join(f"{value:.9g}" for value in row.values()) for row in rows)] if rows else []
+    write_atomically(folder(root, identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
+
+
+def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
+    """Return the raw curve, oldest row first; empty where none was written. Raises StoreError."""
+    path = folder(root, identity) / "curve.csv"
+    try:
+        with path.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"cannot read {path}: {error}; remove the trial's folder to run it again") from error
+
+
+def load(root: Path) -> tuple[list[Trial], list[str]]:
+    """Return the trials under ``root``, by identity, and one line for each record that cannot be used.
+
+    A record counts only in the folder that its own content names: a copied or edited one is reported.
+    """
+    trials: list[Trial] = []
+    problems: list[str] = []
+    for path in sorted((root / "trials").glob("*/record.json")):
+        try:
+            trial = Trial.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+            problems.append(f"{path}: not a usable record ({first}); remove its folder to run the trial again")
+            continue
+        if trial.schema_ != SCHEMA:
+            problems.append(f"{path}: record schema {trial.schema_}, this version reads {SCHEMA}")
+        elif trial.identity != path.parent.name:
+            problems.append(f"{path}: its content belongs in {trial.identity}; edited or copied records are not used")
+        else:
+            trials.append(trial)
+    return trials, problems
+
+
+@contextlib.contextmanager
+def locked(root: Path, identity: str) -> Iterator[bool]:
+    """Hold the trial for this process; yields False where another live process holds it.
+
+    The lock is the kernel's, so one left by a dead process frees itself.
+    """
+    path = folder(root, identity) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}; pass --store DIR to use another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,1 @@
+"""Training: input, the loop, the optimizer of the protocol, checkpoints."""
