@@ -9,12 +9,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -24,10 +24,10 @@ from repro.data import load as load_data
 from repro.experiments import Planned
 from repro.measure import Monitor, Task
 from repro.spec import Condition
-from repro.store import StoreError, Trial, TrialSpec, load, locked
+from repro.store import Trial, TrialSpec, load, locked
 from repro.training.loop import Interrupted
 
-__all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pick_device", "run"]
+__all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pick_device", "prepare", "run"]
 
 _stop = threading.Event()
 
@@ -36,13 +36,20 @@ class DeviceError(Exception):
     """The device asked for is not here; the message says what is."""
 
 
-@dataclass(frozen=True)
-class Observer:
+class Observer(Protocol):
     """What the command line wants to hear: a trial starts, moves on, or ends."""
 
-    started: Callable[[Planned], None] = lambda planned: None
-    moved: Callable[[TrialSpec, float, str], None] = lambda spec, done, words: None
-    ended: Callable[[Planned, Trial], None] = lambda planned, trial: None
+    def started(self, planned: Planned) -> None: ...
+    def moved(self, spec: TrialSpec, done: float, words: str) -> None: ...
+    def ended(self, planned: Planned, trial: Trial) -> None: ...
+
+
+class Silent:
+    """An observer that listens to nothing."""
+
+    def started(self, planned: Planned) -> None: ...
+    def moved(self, spec: TrialSpec, done: float, words: str) -> None: ...
+    def ended(self, planned: Planned, trial: Trial) -> None: ...
 
 
 @dataclass
@@ -64,36 +71,49 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"no such GPU: {name!r} was asked for and {torch.cuda.device_count()} are here; try --device cpu")
+        raise DeviceError(
+            f"no such GPU: {name!r} was asked for and {torch.cuda.device_count()} are here; try --device cpu"
+        )
     return device
+
+
+@dataclass(frozen=True)
+class Source:
+    """A condition's data set, loaded and checked, and the folder it came from."""
+
+    data: Dataset
+    root: Path | None
+
+
+def prepare(condition: Condition, root: Path | None, *, download: bool = False) -> Source:
+    """Load the condition's data set. Raises DataError where it is missing or altered."""
+    return Source(load_data(condition.any_arm.dataset, root, download=download), root)
 
 
 def run(
     experiment: str,
     condition: Condition,
+    source: Source,
     *,
     seeds: tuple[int, ...],
     store: Path,
     device: torch.device,
     jobs: int = 1,
-    data_root: Path | None = None,
-    download: bool = False,
     observer: Observer | None = None,
 ) -> Result:
     """Run the condition's pending trials to the end and return what was done.
 
-    A trial that fails is reported in the result and does not stop the others. Raises DataError and StoreError
-    at once, and Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state.
+    A trial that fails is reported in the result and does not stop the others. Raises StoreError at once, and
+    Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state.
     """
-    observer = observer or Observer()
-    data = load_data(condition.any_arm.dataset, data_root, download=download)
-    work = _Work(experiment, condition, seeds, store, data.digest)
+    observer = observer or Silent()
+    work = _Work(experiment, condition, seeds, store, source.data.digest)
     result = Result()
     with _stop_on_signals():
         if jobs == 1:
-            _run_here(work, data, device, observer, result)
+            _run_here(work, source.data, device, observer, result)
         else:
-            _run_in_workers(work, data_root, device, jobs, observer, result)
+            _run_in_workers(work, source.root, device, jobs, observer, result)
     return result
 
 

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,7 +25,8 @@ Outcome = Literal[
     "TREND_CONSISTENT", "TREND_CONTRARY", "TREND_UNRESOLVED", "SMOKE_OK", "SMOKE_BROKEN",
 ]  # fmt: skip
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+NAME = r"^[a-z0-9][a-z0-9.-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 Number = Annotated[float, Field(allow_inf_nan=True)]
 
 
@@ -85,7 +86,11 @@ class Expectation(Frozen):
     def published_value(self) -> float | None:
         """The published number, None where the paper has words or an inequality alone."""
         if isinstance(self.published, Published):
-            return self.published.value if self.published.op == "=" and self.published.about is None else self.published.about
+            return (
+                self.published.value
+                if self.published.op == "=" and self.published.about is None
+                else self.published.about
+            )
         return self.published
 
     @model_validator(mode="after")
@@ -168,7 +173,7 @@ class _ConditionFile(Frozen):
     scale: Scale
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     note: str = ""
-    assumed_speed: dict[Literal["cpu", "cuda"], float] = {}
+    assumed_speed: dict[Literal["cpu", "cuda"], float] = Field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
 
     @field_validator("seeds", "deviations", mode="before")
@@ -222,15 +227,23 @@ def load_claim(path: Path) -> Claim:
         own = _validated(path, _ConditionFile, common, ("conditions", name))
         arms = {
             arm: _validated(
-                path, experiment.Parameters, _tuples({**rest, **factors}), ("conditions", name), {*_ConditionFile.model_fields}
+                path,
+                experiment.Parameters,
+                _tuples({**rest, **factors}),
+                ("conditions", name),
+                _ConditionFile.model_fields,
             )
             for arm, factors in file.arms.items()
         }
-        conditions[name] = Condition(name=name, arms=arms, **own.model_dump(exclude={"deviations"}), deviations=own.deviations)
+        conditions[name] = Condition(
+            name=name, arms=arms, **own.model_dump(exclude={"deviations"}), deviations=own.deviations
+        )
     faults += _arm_faults(file, experiment.FACTORS)
     faults += _reference_faults(file, experiment.METRICS)
     faults += [
-        f"conditions.{c.name}.seeds: {fault}" for c in conditions.values() for fault in experiment.seed_faults(c.any_arm, c.seeds)
+        f"conditions.{c.name}.seeds: {fault}"
+        for c in conditions.values()
+        for fault in experiment.seed_faults(c.any_arm, c.seeds)
     ]
     if faults:
         raise SpecError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -280,6 +293,11 @@ def _reference_faults(file: _ClaimFile, metrics: tuple[str, ...]) -> list[str]:
     return faults
 
 
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be the id of a claim, so also a file name that stays in its folder."""
+    return re.fullmatch(NAME, text) is not None
+
+
 def suggest(name: str, known: Any) -> str:
     """Return " (did you mean X?)" for the known name nearest to ``name``, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -290,23 +308,24 @@ def _unknown(name: str, known: Any) -> str:
     return f"unknown name {name!r}{suggest(name, known)}; known: {', '.join(sorted(known))}"
 
 
-def _validated(path: Path, model: Any, table: Mapping[str, Any], at: tuple[str, ...], also: set[str] = frozenset()) -> Any:  # type: ignore[assignment]
+def _validated(path: Path, model: Any, table: Mapping[str, Any], at: tuple[str, ...], also: Iterable[str] = ()) -> Any:
+    """Return ``table`` as a ``model``, or raise SpecError; ``also`` are keys allowed beside the model's own."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        allowed = sorted((also | {field.alias or name for name, field in model.model_fields.items()}) - {"arms"})
-        lines = {_fault(fault, at, model, allowed): None for fault in error.errors()}  # each once, in order
+        allowed = sorted({*also, *(field.alias or name for name, field in model.model_fields.items())})
+        lines = {_fault(fault, at, allowed): None for fault in error.errors()}  # each once, in order
         raise SpecError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
-def _fault(fault: Any, at: tuple[str, ...], model: Any, allowed: list[str]) -> str:
+def _fault(fault: Any, at: tuple[str, ...], allowed: list[str]) -> str:
     """Return one pydantic fault as "key.path: what is wrong; what is allowed"."""
     loc = [str(part) for part in fault["loc"] if part not in ("float", "Published")]
     key = re.sub(r"\.(\d+)", r"[\1]", ".".join([*at, *loc]))
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         if len(loc) > 1:
-            owner = _owner(model, loc)
+            owner = _owner(loc)
             allowed = sorted(owner.model_fields) if owner else []
         return f"{key}: unknown key{suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
     if fault["type"] == "missing":
@@ -315,7 +334,7 @@ def _fault(fault: Any, at: tuple[str, ...], model: Any, allowed: list[str]) -> s
     return f"{key}: {message}" + (f", not {shown!r}" if isinstance(shown, str | int | float | bool) else "")
 
 
-def _owner(model: Any, loc: list[str]) -> Any:
+def _owner(loc: list[str]) -> Any:
     """Return the model that a nested key belongs to, None where it cannot be told."""
     owners = {"source": Source, "expect": Expectation, "deviations": Deviation, "known": Known, "published": Published}
     return next((owners[part] for part in reversed(loc[:-1]) if part in owners), None)

@@ -2,7 +2,8 @@
 
     STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
                             curve.csv     the raw curve
-                            checkpoint.pt while the trial is unfinished
+                            checkpoint.pt while the trial can still go on
+    STORE/plans/<claim>.<condition>.json    the seeds each run asked for, oldest first
 
 The identity digests what decides a trial's outcome (its spec and the data's digest), so the same command
 finds its own work again and two claims share a trial they both need.
@@ -163,6 +164,46 @@ def load(root: Path) -> tuple[list[Trial], list[str]]:
         else:
             trials.append(trial)
     return trials, problems
+
+
+class Looks(Frozen):
+    """The seed lists a condition was run with, in order: each new one is another look at the data."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    claim: str
+    condition: str
+    looks: tuple[tuple[int, ...], ...]
+
+
+def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
+    """Note that a run asked for ``seeds``; running a part of what was planned before is not a new look."""
+    old = load_looks(root).get((claim, condition), ())
+    if any(set(seeds) <= set(look) for look in old):
+        return
+    looks = Looks(claim=claim, condition=condition, looks=(*old, seeds))
+    text = looks.model_dump_json(by_alias=True)
+    write_atomically(root / "plans" / f"{claim}.{condition}.json", text.encode() + b"\n")
+
+
+def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
+    """Return the looks by (claim, condition). Raises StoreError for a file that is not one."""
+    found = {}
+    for path in sorted((root / "plans").glob("*.json")):
+        try:
+            looks = Looks.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{path}: not a usable plan ({type(error).__name__}); remove or restore it") from error
+        found[looks.claim, looks.condition] = looks.looks
+    return found
+
+
+def evidence_digest(root: Path) -> str:
+    """Return a digest of all records, curves and plans under ``root``, 16 hex digits; no checkpoints, no order."""
+    digest = hashlib.sha256()
+    files = [*root.glob("trials/*/record.json"), *root.glob("trials/*/curve.csv"), *root.glob("plans/*.json")]
+    for path in sorted(files):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

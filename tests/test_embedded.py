@@ -1,14 +1,16 @@
 import hashlib
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from repro.data import embedded
 from repro.data.embedded import CLASSES, VERSION, draw
 
 # One digest a VERSION: add a line when the drawn bytes change, so that no change goes unnoticed.
-GOLDEN = {1: "?"}
+GOLDEN = {1: "44287c94fb8c3301f454133d015ee9257c34ebb64df03f34192c0561aaac1abc"}
 
 
 def _digest(images: np.ndarray, labels: np.ndarray) -> str:
@@ -78,7 +80,7 @@ def test_the_size_changes_the_resolution_only():
     reduced = large.reshape(40, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     difference = np.abs(reduced - small).mean(axis=(1, 2, 3))
     unlike = np.abs(reduced - np.roll(small, 1, axis=0)).mean(axis=(1, 2, 3))
-    assert difference.max() < 16  # of 255; the noise alone makes about 12
+    assert difference.max() < 16  # of 255; mostly noise
     assert np.median(unlike) > 2 * difference.max()
 
 
@@ -95,15 +97,14 @@ def test_the_size_changes_the_resolution_only():
 )
 def test_bad_arguments_are_named_in_one_line(arguments, message):
     """A bad argument raises ValueError with one line that says which, what is allowed and what came."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         draw(*arguments)
-    assert str(caught.value) == message
 
 
 def test_drawing_needs_no_torch():
-    """The module imports and draws without loading torch."""
-    code = "import sys; from repro.data.embedded import draw; draw(10, 8, 0); sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    """The module by itself, apart from its package, loads and draws without loading torch."""
+    code = "import runpy, sys; runpy.run_path(sys.argv[1])['draw'](10, 8, 0); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, embedded.__file__], check=True)
 
 
 def test_a_small_conv_net_learns_what_a_linear_classifier_cannot():
@@ -144,5 +145,6 @@ def test_a_small_conv_net_learns_what_a_linear_classifier_cannot():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
+        nn.init.normal_(conv[-1].weight, std=0.01)  # small first logits, small first steps
         assert fit(linear, 20 * [0.001]) > 0.4
-        assert fit(conv, 7 * [0.02] + [0.002]) < 0.15
+        assert fit(conv, 8 * [0.02] + [0.002]) < 0.15

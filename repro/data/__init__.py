@@ -36,7 +36,9 @@ def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
     if name == "embedded":
         images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0)
         sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-        return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), len(embedded.CLASSES), f"sha256:{sums}")
+        return Dataset(
+            name, torch.from_numpy(images), torch.from_numpy(labels), len(embedded.CLASSES), f"sha256:{sums}"
+        )
     if name == "cifar10":
         if root is None:
             raise DataError("CIFAR-10 is needed: pass --data DIR, or set REPRO_DATA; --download fetches it into DIR")

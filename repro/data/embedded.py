@@ -1,8 +1,8 @@
 """A ten-class picture set drawn by procedure: nothing to download, any size, the same bytes for the same seed.
 
 Each picture holds one shape of random place, scale, rotation and colours, over a shaded background with light clutter
-and pixel noise. Place, rotation and inverted contrast leave a linear classifier of pixels little to learn, while a small
-convolutional net needs a few epochs; so the set can tell nets apart within a minute.
+and pixel noise. Place, rotation and inverted contrast leave a linear classifier of pixels little to learn, while a
+small convolutional net needs a few epochs; so the set can tell nets apart within a minute.
 """
 
 import math
@@ -97,7 +97,7 @@ def _scene(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     # Shape and ground differ in brightness by a margin, either way round: hue alone never carries the shape.
     dark = uniform(0.12, 0.36)
     light = dark + uniform(0.3, 0.5)
-    # At even odds the mean picture of a class is flat, and small nets stay at chance for epochs, or for good.
+    # Uneven odds, because at even ones the mean picture of every class is flat and gives a net nothing to start from.
     inverted = rng.random(n) < 0.15
     shape_level, ground_level = np.where(inverted, dark, light), np.where(inverted, light, dark)
     return {

@@ -13,13 +13,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from repro import paper
 from repro.experiments import CommonParameters, Observation, Observed, Planned
 from repro.store import Trial, TrialSpec
 
 NAME = "epochs-to"
 NUMERICS = 1
 METRICS = ("epochs-to",)
+UNIT = "epochs"
 MEASUREMENT = "epochs-to"
+TRAINED = "epochs-trained"
 
 
 class Parameters(CommonParameters):
@@ -29,8 +32,8 @@ class Parameters(CommonParameters):
     activation: Literal["relu", "tanh", "sigmoid"]
     dataset: Literal["cifar10", "embedded"]
     protocol: Literal["code", "modern"]
-    target: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    batch: Annotated[int, Field(ge=1)] = 128
+    target: Annotated[float, Field(gt=0, lt=1)] = paper.FIGURE_1_TARGET
+    batch: Annotated[int, Field(ge=1)] = paper.BATCH
     checks_per_epoch: Annotated[int, Field(ge=1)] = 10
     precision: Literal["fp32"] = "fp32"
     max_epochs: Annotated[float, Field(gt=1)]
@@ -178,7 +181,9 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
     shown = [(arm, "tuning", t) for arm in arms for rate in search.rates if (t := search.trial(arm, rate))]
     values: dict[str, tuple[Observation, ...]] = {}
     missing: list[str] = []
-    failed = [f"{arm}, tuning, rate {t.spec.config['rate']}: {t.message}" for arm, _, t in shown if t.status == "failed"]
+    failed = [
+        f"{arm}, tuning, rate {t.spec.config['rate']}: {t.message}" for arm, _, t in shown if t.status == "failed"
+    ]
     undecided: list[str] = []
     for arm, parameters in arms.items():
         rates = search.unfinished(arm)

@@ -25,7 +25,7 @@ class Task:
 class Monitor:
     """How a trial and its runner talk: ``report(done, words)`` in the unit of the limit, ``stopping()`` to leave."""
 
-    report: Callable[[float, str], None] = lambda done, words: None
+    report: Callable[[float, str], None] = lambda _done, _words: None
     stopping: Callable[[], bool] = lambda: False
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from repro import environment
 from repro.data import Dataset
-from repro.experiments.epochs_to import MEASUREMENT, Parameters
+from repro.experiments.epochs_to import MEASUREMENT, TRAINED, Parameters
 from repro.measure import Monitor, Task
 from repro.models import cifar
 from repro.store import Measurement, Status, Trial, folder, save, save_curve
@@ -164,7 +164,7 @@ class _Run:
             data_digest=self.data.digest,
             status=status,
             limit=limit,
-            measurements=() if at is None else (Measurement(name=MEASUREMENT, value=at, unit="epochs"),),
+            measurements=self._measurements(at),
             message=message,
             environment={**environment.describe(self.task.device), "loader": "resident"},
             started=self.started,
@@ -172,6 +172,10 @@ class _Run:
         )
         save(self.task.store, trial)
         return trial
+
+    def _measurements(self, at: float | None) -> tuple[Measurement, ...]:
+        trained = Measurement(name=TRAINED, value=self.epochs, unit="epochs")
+        return (trained,) if at is None else (Measurement(name=MEASUREMENT, value=at, unit="epochs"), trained)
 
     def save_state(self) -> None:
         parts = {"model": self.model, "optimizer": self.optimizer, "recent": self.recent}

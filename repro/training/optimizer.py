@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-MOMENTUM = 0.9  # section 5 of the paper, and every cuda-convnet layer-params file
+from repro.paper import MOMENTUM
 
 
 def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.Optimizer:

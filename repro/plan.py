@@ -1,0 +1,118 @@
+"""What a condition still costs, and which condition of a claim fits what is here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from repro import experiments
+from repro.spec import Claim, Condition, SpecError, suggest
+from repro.store import Trial
+
+IMAGES = {"cifar10": 50_000, "embedded": 4_096}
+"""Training images of each data set."""
+
+FOLDERS = {"cifar10": "cifar-10-batches-py"}
+"""Where a data set lies under the data folder; those not named need no files."""
+
+SCALES = ("paper", "reduced", "static", "smoke")
+"""From what says most about the claim to what says least."""
+
+
+class Cost(NamedTuple):
+    """What is left of a condition: epochs at most, at how many images a second, and where that figure is from."""
+
+    epochs: float
+    images_per_s: float
+    measured: bool
+    seconds: float
+
+
+class Choice(NamedTuple):
+    """The condition to run, and why, in one line."""
+
+    condition: Condition
+    why: str
+
+
+def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Sequence[Trial], device: str) -> Cost:
+    """Return an upper bound of what is left on ``device`` (cpu or cuda), with the speed of like trials if any ran."""
+    done = {trial.spec.key: trial for trial in trials}
+    epochs = experiments.get(claim.experiment).planned_epochs(condition.arms, seeds, done)
+    images = IMAGES[condition.any_arm.dataset]
+    found = [_speed(trial, images) for trial in trials if _like(trial, condition, device)]
+    speeds = sorted(speed for speed in found if speed)
+    speed = speeds[len(speeds) // 2] if speeds else condition.assumed_speed.get(device, 0.0)
+    return Cost(epochs, speed, bool(speeds), epochs * images / speed if speed else float("inf"))
+
+
+def _like(trial: Trial, condition: Condition, device: str) -> bool:
+    on = "cpu" if trial.environment.get("device") == "cpu" else "cuda"
+    parameters = condition.any_arm
+    return on == device and all(trial.spec.config.get(k) == getattr(parameters, k, None) for k in ("dataset", "net"))
+
+
+def _speed(trial: Trial, images: int) -> float | None:
+    try:
+        return trial.value("epochs-trained") * images / trial.duration_s
+    except (KeyError, ZeroDivisionError):
+        return None
+
+
+def choose(
+    claim: Claim,
+    *,
+    wanted: str | None,
+    trials: Sequence[Trial],
+    device: str,
+    data: Path | None,
+    download: bool,
+    budget_s: float,
+    seeds: int | None = None,
+) -> Choice:
+    """Return the condition to run: the one ``wanted``, else the headline, else the largest that fits.
+
+    Raises SpecError for a condition the claim does not have.
+    """
+    if wanted is not None:
+        if wanted not in claim.conditions:
+            known = ", ".join(claim.conditions)
+            raise SpecError(
+                f"{claim.id} has no condition {wanted!r}{suggest(wanted, claim.conditions)}; it has {known}"
+            )
+        return Choice(claim.conditions[wanted], "as asked")
+    rest = [c for c in claim.conditions.values() if c.name != claim.headline]
+    ordered = [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
+    against: list[str] = []
+    for condition in ordered:
+        reason = _obstacle(claim, condition, trials, device, data, download, budget_s, seeds)
+        if reason is None:
+            role = "the headline" if condition.name == claim.headline else "the largest that fits"
+            return Choice(condition, role + (f"; {against[0]}" if against else ""))
+        against.append(f"{condition.name}: {reason}")
+    return Choice(ordered[-1], f"nothing fits; {against[-1]}")
+
+
+def _obstacle(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, data: Path | None, download: bool,
+    budget_s: float, seeds: int | None,
+) -> str | None:  # fmt: skip
+    """Return why a condition cannot be run here, None where it can."""
+    name = condition.any_arm.dataset
+    if name in FOLDERS and not download and not (data and (data / FOLDERS[name]).is_dir()):
+        return f"no {FOLDERS[name]}/ in --data (or REPRO_DATA)"
+    left = cost(claim, condition, condition.seeds[:seeds], trials, device)
+    if left.seconds > budget_s:
+        how = "measured" if left.measured else "assumed"
+        return (
+            f"up to {duration(left.seconds)} on this {device} ({left.images_per_s:,.0f} images/s, {how}), "
+            f"over --budget {duration(budget_s)}"
+        )
+    return None
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a reader says them: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

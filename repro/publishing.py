@@ -1,0 +1,42 @@
+"""From a working store to committed evidence: finished, clean, real-data records, without checkpoints."""
+
+from pathlib import Path
+
+from repro import store
+from repro.store import StoreError, Trial
+
+
+def publish(source: Path, target: Path) -> tuple[int, list[str]]:
+    """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
+
+    Raises StoreError where there is nothing to read or ``target`` cannot be written.
+    """
+    trials, problems = store.load(source)
+    if not trials and not problems:
+        raise StoreError(f"{source}: no records here; pass --store DIR")
+    copied, left_out = 0, list(problems)
+    for trial in trials:
+        if reason := unfit(trial):
+            left_out.append(f"{trial.identity}: {reason}")
+            continue
+        for name in ("curve.csv", "record.json"):  # the record last: what has one is whole
+            path = store.folder(source, trial.identity) / name
+            if path.is_file():
+                store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
+        copied += 1
+    fit = {t.spec.config.get("dataset") for t in trials if not unfit(t)}
+    if fit:
+        for path in (source / "plans").glob("*.json"):
+            store.write_atomically(target / "plans" / path.name, path.read_bytes())
+    return copied, left_out
+
+
+def unfit(trial: Trial) -> str:
+    """Return why a trial is no evidence; empty where it is."""
+    if trial.status in ("running", "failed"):
+        return f"{trial.status}, not finished"
+    if trial.spec.config.get("dataset") == "embedded":
+        return "measured on drawn pictures"
+    if trial.environment.get("dirty") is not False:
+        return "not from a clean commit"
+    return ""

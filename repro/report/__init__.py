@@ -1,0 +1,1 @@
+"""What the records say, for people and programs: summary (plain data), tables, figures, the page."""

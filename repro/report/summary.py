@@ -1,0 +1,163 @@
+"""The report as plain data: every claim of the registry, its conditions, verdicts and trials. Schema 1."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from repro import __version__, experiments, store
+from repro.judge import Judged, Verdict, judge_all
+from repro.spec import Claim, band_text, published_text
+from repro.store import Trial
+
+SCHEMA = 1
+SHOWN = ("commit", "dirty", "device", "cpu", "threads", "torch", "python", "precision", "loader", "code_digest")
+"""Keys of a trial's environment that the report shows."""
+
+
+def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
+    """Return the whole report as JSON-ready data, from the records under ``root``; infinities are None.
+
+    Raises StoreError where the store's plans cannot be read; records that cannot be used are listed in
+    ``problems``.
+    """
+    trials, problems = store.load(root)
+    looks = store.load_looks(root)
+    claims = [_claim(claim, judge_all(claim, trials, looks)) for claim in registry.values()]
+    found: dict[str, Any] = _finite(
+        {
+            "schema": SCHEMA,
+            "version": __version__,
+            "evidence_digest": store.evidence_digest(root),
+            "counts": counts(claims),
+            "problems": problems,
+            "claims": claims,
+        }
+    )
+    return found
+
+
+def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many claims have each outcome under their headline condition."""
+    return dict(Counter(claim["outcome"] for claim in claims))
+
+
+def counts_line(claims: Sequence[Mapping[str, Any]]) -> str:
+    """Return the counts as one line, most decisive first: ``1 claim: 1 NOT_TESTED``."""
+    found = Counter(str(claim["outcome"]) for claim in claims)
+    total = sum(found.values())
+    parts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items()))
+    return f"{total} claim{'s' if total != 1 else ''}: {parts}"
+
+
+def refuted(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of claims whose headline is NOT_REPRODUCED without being listed as known."""
+    return [
+        claim["id"]
+        for claim in claims
+        if claim["outcome"] == "NOT_REPRODUCED" and (claim["known"] or {}).get("outcome") != "NOT_REPRODUCED"
+    ]
+
+
+def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    headline = verdicts[claim.headline]
+    return {
+        "id": claim.id,
+        "title": claim.title,
+        "section": claim.source.section,
+        "figure": claim.source.figure,
+        "table": claim.source.table,
+        "text": claim.source.text,
+        "statements": list(claim.statements),
+        "experiment": claim.experiment,
+        "headline": claim.headline,
+        "outcome": headline.outcome,
+        "reason": headline.reason,
+        "known": claim.known.model_dump() if claim.known else None,
+        "published": [published_text(e) for e in claim.expect],
+        "deviations": [d.model_dump() for d in claim.deviations],
+        "conditions": [_condition(claim, name, v) for name, v in verdicts.items()],
+    }
+
+
+def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
+    condition = claim.conditions[name]
+    shared = condition.any_arm.model_dump(mode="json", exclude=set(experiments.get(claim.experiment).FACTORS))
+    return {
+        "name": name,
+        "scale": condition.scale,
+        "dataset": condition.any_arm.dataset,
+        "protocol": condition.any_arm.protocol,
+        "evidence": "none" if condition.scale == "smoke" else "measured",
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+        "note": condition.note,
+        "parameters": shared | {"net": getattr(condition.any_arm, "net", None)},
+        "seeds": list(verdict.seeds),
+        "seeds_in_claim": list(condition.seeds),
+        "looks": verdict.looks,
+        "command": _command(claim, name, verdict),
+        "deviations": [d.model_dump() for d in condition.deviations],
+        "estimates": [_estimate(j, experiments.get(claim.experiment).UNIT) for j in verdict.judged],
+        "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
+        "environments": _environments([t for _, _, t in verdict.observed.trials]),
+    }
+
+
+def _command(claim: Claim, name: str, verdict: Verdict) -> str:
+    seeds = "" if verdict.seeds == claim.conditions[name].seeds else f" --seeds {len(verdict.seeds)}"
+    data = "" if claim.conditions[name].any_arm.dataset == "embedded" else " --data DIR"
+    return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
+
+
+def _estimate(judged: Judged, unit: str) -> dict[str, Any]:
+    e, i = judged.expectation, judged.estimate
+    return {
+        "name": f"{e.metric} {e.statistic} {e.of}" + (f" to {e.over}" if e.over else ""),
+        "published": e.published_value,
+        "published_text": published_text(e),
+        "accept": list(e.accept),
+        "accept_text": band_text(e),
+        "because": e.because,
+        "null": e.null,
+        "value": i.value if i else None,
+        "low": i.low if i else None,
+        "high": i.high if i else None,
+        "n": list(i.n) if i else [],
+        "confidence": i.confidence if i else None,
+        "unit": "ratio" if e.statistic == "ratio" else unit,
+        "outcome": judged.outcome,
+        "reason": judged.reason,
+    }
+
+
+def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "role": role,
+        "seed": trial.spec.seed,
+        "status": trial.status,
+        "digest": trial.identity,
+        "rate": trial.spec.config.get("rate"),
+        "limit": trial.limit,
+        "message": trial.message,
+        "measurements": {m.name: m.value for m in trial.measurements},
+        "duration_s": trial.duration_s,
+        "started": trial.started,
+    }
+
+
+def _environments(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return the distinct environments of the trials, each with how many trials it held."""
+    found = Counter(tuple((key, t.environment.get(key)) for key in SHOWN if key in t.environment) for t in trials)
+    return [dict(environment) | {"trials": n} for environment, n in sorted(found.items(), key=lambda item: -item[1])]
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON-ready data: infinities and NaN become None, which JSON can say."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,89 @@
+"""Tables for the terminal, 80 columns wide where they must be, plain where they are piped."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
+    "INCONCLUSIVE": "yellow", "TREND_UNRESOLVED": "yellow", "NOT_REPRODUCED": "bold red", "TREND_CONTRARY": "red",
+    "ERROR": "bold magenta", "SMOKE_BROKEN": "bold magenta", "NOT_TESTED": "dim",
+}  # fmt: skip
+
+TESTED = set(STYLES) - {"SMOKE_OK", "SMOKE_BROKEN", "ERROR", "NOT_TESTED"}
+"""Outcomes that say something about the claim."""
+
+
+def outcome(name: str) -> Text:
+    """Return an outcome in its colour; the word itself says it all where there are no colours."""
+    return Text(name, style=STYLES.get(name, ""))
+
+
+def ours(estimate: Mapping[str, Any]) -> str:
+    """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash."""
+    if estimate["value"] is None:
+        return "-"
+    low, high = (f"{estimate[k]:.3g}" if estimate[k] is not None else "∞" for k in ("low", "high"))
+    return f"{estimate['value']:.3g} [{low}, {high}] n={'+'.join(map(str, estimate['n']))}"
+
+
+def claims(summary: Mapping[str, Any]) -> Table:
+    """Return one row a claim: what the paper says, what we found, the verdict."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("claim", "§", "paper", "ours (90%)", "verdict"):
+        table.add_column(name, overflow="fold")
+    for claim in summary["claims"]:
+        headline = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
+        found = "\n".join(ours(e) for e in headline["estimates"]) or "-"
+        table.add_row(claim["id"], claim["section"], "\n".join(claim["published"]), found, outcome(claim["outcome"]))
+    return table
+
+
+def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
+    """Return one row a condition of a claim; ``only`` those named, where any are."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("condition", "scale", "protocol", "ours (90%)", "verdict"):
+        table.add_column(name, overflow="fold")
+    for condition in claim["conditions"]:
+        if only and condition["name"] not in only:
+            continue
+        found = "\n".join(ours(e) for e in condition["estimates"]) or "-"
+        name = condition["name"] + (" *" if condition["name"] == claim["headline"] else "")
+        table.add_row(name, condition["scale"], condition["protocol"], found, outcome(condition["outcome"]))
+    return table
+
+
+def trials(condition: Mapping[str, Any]) -> Table:
+    """Return one row a trial of a condition: the search first, then the scored seeds."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("arm", "role", "rate", "seed", "epochs", "status"):
+        table.add_column(name, justify="right" if name in ("rate", "seed", "epochs") else "left")
+    for trial in sorted(
+        condition["trials"], key=lambda t: (t["role"] != "tuning", t["arm"], t["seed"], t["rate"] or 0)
+    ):
+        table.add_row(
+            trial["arm"], trial["role"], f"{trial['rate']:g}" if trial["rate"] else "-", str(trial["seed"]),
+            epochs(trial), trial["status"],
+        )  # fmt: skip
+    return table
+
+
+def epochs(trial: Mapping[str, Any]) -> str:
+    """Return a trial's time in epochs, ``> limit`` where it did not reach the target."""
+    at = trial["measurements"].get("epochs-to")
+    if at is not None:
+        return f"{at:.2f}"
+    return f"> {trial['limit']:.2f}" if trial["limit"] else "-"
+
+
+def registry(found: Mapping[str, Any]) -> Table:
+    """Return the list of claims with the last verdict of each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("claim", "§", "experiment", "title", "last verdict"):
+        table.add_column(name, overflow="fold")
+    for claim in found["claims"]:
+        table.add_row(claim["id"], claim["section"], claim["experiment"], claim["title"], outcome(claim["outcome"]))
+    return table
