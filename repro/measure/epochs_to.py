@@ -56,6 +56,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     rate = float(config.pop("rate"))
     p = Parameters.model_validate({**config, "max_epochs": task.limit, "rates": (rate,) * 3})
     environment.strict_fp32()
+    environment.keep_memory()
     model = cifar.build(p.net, p.activation, classes=data.classes, size=data.images.shape[1])
     cifar.initialise(model, p.net, p.activation, p.protocol, task.spec.seed)
     model = model.to(task.device, memory_format=torch.channels_last)
