@@ -203,53 +203,54 @@ def run_claim(
 ) -> None:
     """Run the trials of one or more claims, and judge them."""
     directory = _claims(claims)
-    ctx.exit(_run([_claim(directory, id_) for id_ in ids], condition, named=True, **options))
+    wanted = [(_claim(directory, id_), condition) for id_ in dict.fromkeys(ids)]
+    ctx.exit(_run(wanted, named=condition is None, **options))
 
 
 @run.command("all")
 @click.option(
-    "--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="Run the conditions of one scale."
+    "--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="All conditions of one scale."
 )
 @run_options
 @click.pass_context
 def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
     """Run every claim of the registry: what fits, or every condition of one scale."""
     registry = list(spec.load_registry(_claims(claims)).values())
-    if scale is None:
-        ctx.exit(_run(registry, None, named=False, **options))
-    codes = [
-        _run([claim], condition.name, named=False, **options)
-        for claim in registry
-        for condition in claim.conditions.values()
-        if condition.scale == scale
-    ]
-    if not codes:
-        click.echo(f"no claim has a condition of scale {scale}")
-    ctx.exit(max(codes, default=NOTHING))
+    wanted: list[tuple[Claim, str | None]] = [(claim, None) for claim in registry]
+    if scale is not None:
+        wanted = [(claim, c.name) for claim in registry for c in claim.conditions.values() if c.scale == scale]
+    if not wanted:
+        click.echo(f"0 run: no claim has a condition of scale {scale}")
+        ctx.exit(NOTHING)
+    ctx.exit(_run(wanted, named=False, **options))
 
 
-def _run(claims: Sequence["Claim"], condition: str | None, *, named: bool, **options: Any) -> int:
-    """Run one condition of each claim and return the exit code."""
-    from repro import plan, runner
+def _run(wanted: Sequence[tuple["Claim", str | None]], *, named: bool, **options: Any) -> int:
+    """Run a condition of each claim, the one named or the one that fits, and return the exit code.
+
+    ``named``: the user asked for these claims and left the condition to us, so one that cannot test them is a miss.
+    """
+    from repro import plan
     from repro.report.progress import Progress
     from repro.store import add_look, load
 
+    runner = _runner()
     root, data, budget_s = options["store"], options["data"], _seconds(options["budget"])
     console = _console()
+    failed: list[str] = []
+    choices: list[tuple[Claim, Choice]] = []
     try:
         device = runner.pick_device(options["device"])
-        failed: list[str] = []
-        choices: list[tuple[Claim, Choice]] = []
-        for claim in claims:
+        for claim, condition in wanted:
             choice = plan.choose(
                 claim, wanted=condition, trials=load(root)[0], device=device.type, data=data,
                 download=options["download"], budget_s=budget_s, seeds=options["seeds"],
             )  # fmt: skip
-            choices.append((claim, choice))
             seeds = choice.condition.seeds[: options["seeds"]]
             console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})", highlight=False)
             source = runner.prepare(choice.condition, data, download=options["download"])
             add_look(root, claim.id, choice.condition.name, seeds)
+            choices.append((claim, choice))
             with Progress(console) as observer:
                 result = runner.run(
                     claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
@@ -263,32 +264,44 @@ def _run(claims: Sequence["Claim"], condition: str | None, *, named: bool, **opt
         return INTERRUPTED
     for line in failed:
         click.echo(f"repro: failed: {line}", err=True)
-    return _conclude(choices, root, console, failed=bool(failed), asked=condition is not None, named=named)
+    code = _conclude(choices, root, console, named=named)
+    return NOT_DONE if failed else code
 
 
-def _conclude(choices: Any, root: Path, console: Console, *, failed: bool, asked: bool, named: bool) -> int:
+def _runner() -> Any:
+    """Return the half that needs torch, or say how to get it."""
+    try:
+        from repro import runner
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
+            raise Usage(f"running trials needs {error.name}: install this package with its extra 'run'") from error
+        raise
+    return runner
+
+
+def _conclude(choices: Sequence[tuple["Claim", "Choice"]], root: Path, console: Console, *, named: bool) -> int:
     """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
     from repro.report import summary, tables
 
     found = summary.summarise({claim.id: claim for claim, _ in choices}, root)
+    told = {claim["id"]: claim for claim in found["claims"]}
     code, outcomes = DONE, []
-    for (claim, choice), told in zip(choices, found["claims"], strict=True):
+    for claim, choice in choices:
         name = choice.condition.name
-        console.print(tables.conditions(told, only=(name,)))
-        ran = next(c for c in told["conditions"] if c["name"] == name)
+        console.print(tables.conditions(told[claim.id], only=(name,)))
+        ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
         console.print(f"{ran['outcome']}: {ran['reason']}", highlight=False)
         outcomes.append(ran["outcome"])
-        known = claim.known.outcome if claim.known else None
-        if name == claim.headline and ran["outcome"] == "NOT_REPRODUCED" != known and code == DONE:
-            code = REFUTED
-        if ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
-            code = NOT_DONE
-        if named and not asked and ran["outcome"] not in tables.TESTED:
+        missed = named and ran["outcome"] not in tables.TESTED
+        if missed:
             console.print(f"{claim.id} itself was not tested: {choice.why}", highlight=False)
+        if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
             code = NOT_DONE
+        elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
+            code = REFUTED
     counted = ", ".join(f"{outcomes.count(o)} {o}" for o in sorted(set(outcomes)))
     console.print(f"{len(outcomes)} run: {counted}", highlight=False)
-    return NOT_DONE if failed else code
+    return code
 
 
 def _seconds(text: str) -> float:
