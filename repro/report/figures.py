@@ -22,7 +22,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ((), (5, 2), (1, 1.5), (6, 1.5, 1.5, 1.5))
 INK = "#010203"  # stands for the page's own text colour until the picture is placed
 STYLE: Any = {
-    "svg.hashsalt": "repro", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10.0,
+"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10.0,
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.facecolor": "none", "figure.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": INK, "grid.alpha": 0.12, "legend.frameon": False,
@@ -34,7 +34,7 @@ def svg(draw: Callable[[Axes], Axes], *, title: str, width: float = 6.4, height:
 
     Sizes are in inches. The same data and libraries give the same text.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": title}):  # ids that no other figure of the page has
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
@@ -43,6 +43,8 @@ def svg(draw: Callable[[Axes], Axes], *, title: str, width: float = 6.4, height:
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"\1", text, count=1, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
@@ -59,8 +61,8 @@ def training_error(curves: pd.DataFrame, ax: Axes, *, target: float, title: str)
     )  # fmt: skip
     ax.axhline(target, color=INK, linewidth=0.8, alpha=0.6)
     ax.annotate(
-        f"target {target:g}", (1, target), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", va="bottom", fontsize=9,
+        f"target {target:g}", (0, target), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="bottom", fontsize=9,
     )  # fmt: skip
     n = curves.groupby("arm")["seed"].nunique()
     handles, labels = ax.get_legend_handles_labels()
