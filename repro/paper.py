@@ -8,3 +8,24 @@ MOMENTUM = 0.9
 
 FIGURE_1_TARGET = 0.25
 """Training error, as a fraction, that the nets of Figure 1 are timed to (section 3.1)."""
+
+CROP = 224
+"""Side of the input in pixels (section 3.5); with it goes a padding the paper does not mention."""
+
+STORED = 256
+"""Side of the stored images in pixels (section 2)."""
+
+CLASSES = 1000
+"""Of ILSVRC (section 2)."""
+
+LRN_SIZE = 5
+LRN_ALPHA = 1e-4
+LRN_BETA = 0.75
+LRN_K = 2.0
+"""n, alpha, beta and k of local response normalisation (section 3.3)."""
+
+LEARNING_RATE = 0.01
+"""At the start (section 5)."""
+
+WEIGHT_DECAY = 0.0005
+"""In the update rule (section 5)."""

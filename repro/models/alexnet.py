@@ -1,0 +1,216 @@
+"""The network of 2012 as a table of layers, with one switch a factor, and the well-known variants beside it.
+
+Sources: sections 3 to 5 of the paper (protocol ``paper``); layers/layers-145.cfg, its params file and layer.py of
+the released 2012 source (protocol ``code``). Where the two differ both are here, and so is today's habit
+(protocol ``modern``).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro import paper
+from repro.models.layers import SameMapNorm
+from repro.models.normalization import MeanResponseNorm, ResponseNorm
+from repro.seeds import derive
+
+Protocol = Literal["paper", "code", "modern"]
+Norm = Literal["none", "lrn", "lrn-all-maps", "lrn-mean", "batch"]
+Towers = Literal["two", "half", "ungrouped"]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution: ``pad`` on all sides, or (left, right, top, bottom) where the sides differ."""
+
+    filters: int
+    kernel: int
+    stride: int = 1
+    pad: int | tuple[int, int, int, int] = 0
+    groups: int = 1
+    std: float = 0.01
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fully connected layer on everything before it."""
+
+    outputs: int
+    std: float = 0.01
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max pooling, rounded up: a last window may reach over the edge."""
+
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """A normalisation, by name; ``batch`` is torch's batch norm."""
+
+    kind: Literal["lrn", "lrn-mean", "same-map", "batch"]
+    towers: int = 1
+    scale: float = 1e-4
+    k: float = 2.0
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout with probability 0.5; ``inverted``: scaled while training rather than when tested."""
+
+    inverted: bool
+
+
+Act = Literal["relu", "tanh", "sigmoid"]
+Layer = Conv | Linear | Pool | Normalise | Dropout | Act
+
+
+@dataclass(frozen=True)
+class AlexNet:
+    """The switches; each changes one thing.
+
+    ``towers``: "two" are the paper's two GPUs, "half" its one-GPU net (layers-145-half.cfg: half the kernels in
+    conv1 to conv4, conv5 and the fully connected layers whole), "ungrouped" lets every layer see all maps.
+    ``removed``: a convolution left out, 2 to 5. ``overlapping``: pooling 3x3 with stride 2, or 2x2 with the paddings
+    of layers-147.cfg that keep the last maps at 6x6.
+    """
+
+    protocol: Protocol = "paper"
+    activation: Act = "relu"
+    norm: Norm = "lrn"
+    overlapping: bool = True
+    towers: Towers = "two"
+    dropout: bool = True
+    removed: int | None = None
+    classes: int = paper.CLASSES
+    size: int = paper.CROP
+
+
+def layers(net: AlexNet) -> tuple[Layer, ...]:
+    """Return the table of layers of ``net``. Raises ValueError for a convolution that cannot be removed."""
+    if net.removed is not None and net.removed not in (2, 3, 4, 5):
+        raise ValueError(f"convolution {net.removed} cannot be removed; 2 to 5 can")
+    code = net.protocol == "code"
+    groups = 2 if net.towers == "two" else 1
+    half = 2 if net.towers == "half" else 1
+    deep_std = 0.03 if code else 0.01  # section 5 says 0.01 everywhere, the params file 0.03 in conv3 to conv5
+    pool = Pool(3, 2) if net.overlapping else Pool(2, 2)
+    act = net.activation
+    # 224 pixels give 55 places only if the last window reaches 3 pixels over the right and bottom edge.
+    conv1 = Conv(96 // half, 11, 4, (0, 3, 0, 3))
+    conv2 = Conv(256 // half, 5, 1, 2 if net.overlapping else 1, groups, bias=1.0)
+    conv3 = Conv(384 // half, 3, 1, 1, std=deep_std)
+    conv4 = Conv(384 // half, 3, 1, 1, groups, std=deep_std, bias=1.0)
+    conv5 = Conv(256, 3, 1, 1 if net.overlapping else 0, groups, std=deep_std, bias=1.0)
+    first: list[Layer] = [act, *_norm(net)] if not code else _norm(net)
+    spatial: list[Layer] = [Normalise("same-map", scale=1e-3, k=1.0)] if code and net.norm == "lrn" else []
+    fc: list[Layer] = []
+    for _ in range(2):
+        fc += [Linear(4096, bias=1.0), act, *([Dropout(inverted=net.protocol == "modern")] if net.dropout else [])]
+    table: list[Layer] = [conv1, *first, pool, *([act] if code else [])]
+    table += [conv2, act, *_norm(net), *spatial] if net.removed != 2 else []
+    table += [pool]
+    for number, conv in ((3, conv3), (4, conv4), (5, conv5)):
+        table += [conv, act] if net.removed != number else []
+    return (*table, pool, *fc, Linear(net.classes))
+
+
+def _norm(net: AlexNet) -> list[Layer]:
+    """Return the normalisation after a layer: per tower and 1/5 as strong in the code as the formula is in print."""
+    scale = paper.LRN_ALPHA / paper.LRN_SIZE if net.protocol == "code" else paper.LRN_ALPHA
+    towers = 2 if net.towers == "two" else 1
+    match net.norm:
+        case "none":
+            return []
+        case "batch":
+            return [Normalise("batch")]
+        case "lrn":
+            return [Normalise("lrn", towers, scale)]
+        case "lrn-all-maps":
+            return [Normalise("lrn", 1, scale)]
+        case "lrn-mean":
+            return [Normalise("lrn-mean", towers, scale)]
+
+
+def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) -> nn.Sequential:
+    """Return the table as a Sequential from (N, channels, size, size) to (N, classes); weights are not set.
+
+    Modules are named conv1, pool1, fc6, and so on, counted as the paper counts its eight layers.
+    """
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    weighted = pools = 0
+    flat = False
+    for position, layer in enumerate(table):
+        match layer:
+            case Conv():
+                weighted += 1
+                if isinstance(layer.pad, tuple):
+                    modules[f"pad{weighted}"] = nn.ZeroPad2d(layer.pad)
+                pad = 0 if isinstance(layer.pad, tuple) else layer.pad
+                modules[f"conv{weighted}"] = nn.Conv2d(
+                    channels, layer.filters, layer.kernel, layer.stride, pad, groups=layer.groups
+                )
+                border = sum(layer.pad[:2]) if isinstance(layer.pad, tuple) else 2 * layer.pad
+                size, channels = (size + border - layer.kernel) // layer.stride + 1, layer.filters
+            case Linear():
+                weighted += 1
+                if not flat:
+                    modules["flatten"] = nn.Flatten()
+                    channels, flat = channels * size * size, True
+                modules[f"fc{weighted}"] = nn.Linear(channels, layer.outputs)
+                channels = layer.outputs
+            case Pool():
+                pools += 1
+                modules[f"pool{pools}"] = nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=True)
+                size = -(-(size - layer.kernel) // layer.stride) + 1
+            case Normalise():
+                modules[f"norm{position}"] = _normalisation(layer, channels)
+            case Dropout():
+                modules[f"dropout{weighted}"] = nn.Dropout() if layer.inverted else PlainDropout()
+            case _:
+                modules[f"act{position}"] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[layer]()
+    return nn.Sequential(modules)
+
+
+def _normalisation(layer: Normalise, channels: int) -> nn.Module:
+    if layer.kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if layer.kind == "same-map":
+        return SameMapNorm(size=5, scale=layer.scale, power=paper.LRN_BETA)
+    kind = MeanResponseNorm if layer.kind == "lrn-mean" else ResponseNorm
+    return kind(size=paper.LRN_SIZE, scale=layer.scale, power=paper.LRN_BETA, k=layer.k, towers=layer.towers)
+
+
+class PlainDropout(nn.Module):
+    """Dropout as in section 4.2: zero with probability 0.5 when training, times 0.5 when tested."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, training=True) * 0.5 if self.training else x * 0.5
+
+    def extra_repr(self) -> str:
+        return "p=0.5"
+
+
+def initialise(model: nn.Sequential, table: Sequence[Layer], protocol: Protocol, seed: int) -> None:
+    """Fill the weights in place from ``seed``: normal with the table's std and bias, or Kaiming under ``modern``."""
+    generator = torch.Generator().manual_seed(derive(seed, "init"))
+    weighted = [m for m in model if isinstance(m, nn.Conv2d | nn.Linear)]
+    rows = [layer for layer in table if isinstance(layer, Conv | Linear)]
+    for module, row in zip(weighted, rows, strict=True):
+        gain = 1.0 if module is weighted[-1] else 2.0**0.5
+        std = gain / module.weight[0].numel() ** 0.5 if protocol == "modern" else row.std
+        noise = torch.randn(module.weight.shape, generator=generator)
+        with torch.no_grad():
+            module.weight.copy_(noise * std)
+            assert module.bias is not None
+            module.bias.fill_(0.0 if protocol == "modern" else row.bias)
