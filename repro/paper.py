@@ -29,3 +29,6 @@ LEARNING_RATE = 0.01
 
 WEIGHT_DECAY = 0.0005
 """In the update rule (section 5)."""
+
+COLOUR_STD = 0.1
+"""Standard deviation of the colour noise, times the eigenvalues (section 4.1)."""

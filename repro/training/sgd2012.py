@@ -1,0 +1,62 @@
+"""The update rule of section 5, as the released source computes it (weights.cu)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.paper import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
+
+
+class SGD2012(torch.optim.Optimizer):
+    """Momentum with the weight decay inside the velocity and the rate baked into it.
+
+        v <- momentum * v - weight_decay * rate * w - rate * gradient;  w <- w + v
+
+    At a constant rate this is torch's SGD. After a change of rate it is not: the old velocity keeps the old rate for
+    the few steps it lives. A group with rate 0 is skipped whole, its velocity frozen, as the source does.
+    """
+
+    def __init__(
+        self, params: Any, lr: float = LEARNING_RATE, momentum: float = MOMENTUM, weight_decay: float = WEIGHT_DECAY
+    ) -> None:
+        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
+            raise ValueError(
+                f"need lr >= 0, 0 <= momentum < 1, weight_decay >= 0; got {lr}, {momentum}, {weight_decay}"
+            )
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step, all parameters of a group at once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
+            rate = group["lr"]
+            if not params or rate == 0:
+                continue
+            velocities = [self.state[p].setdefault("v", torch.zeros_like(p)) for p in params]
+            steps = [p.grad for p in params]
+            if group["weight_decay"]:
+                steps = torch._foreach_add(steps, params, alpha=group["weight_decay"])
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, steps, alpha=-rate)
+            torch._foreach_add_(params, velocities)
+        return loss
+
+
+def groups_2012(model: torch.nn.Module, rate: float, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:
+    """Return parameter groups by the released recipe: biases at twice the rate, without decay (layer-params-145.cfg).
+
+    The paper says "equal learning rate for all layers" and does not mention the biases.
+    """
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    weights = [p for name, p in model.named_parameters() if not name.endswith("bias")]
+    return [
+        {"params": weights, "lr": rate, "weight_decay": weight_decay},
+        {"params": biases, "lr": 2 * rate, "weight_decay": 0.0},
+    ]

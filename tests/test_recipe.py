@@ -1,0 +1,151 @@
+"""The recipe of 2012: update rule, crops, colour noise, ten views."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from repro.training import views
+from repro.training.sgd2012 import SGD2012, groups_2012
+
+
+def test_update_rule_through_a_change_of_rate() -> None:
+    """The optimizer is section 5's recurrence in float64, also after the rate was divided by 10."""
+    w = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+    optimizer = SGD2012([w], lr=0.01, momentum=0.9, weight_decay=0.0005)
+    expected, v = 1.5, 0.0
+    for step in range(60):
+        rate = 0.01 if step < 30 else 0.001
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (w**4 / 4 + w.sin()).sum().backward()
+        optimizer.step()
+        gradient = expected**3 + torch.tensor(expected, dtype=torch.float64).cos().item()
+        v = 0.9 * v - 0.0005 * rate * expected - rate * gradient
+        expected += v
+        assert w.item() == pytest.approx(expected, rel=1e-14)
+
+
+def trained(make: Any, rates: list[float]) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3).double()
+    optimizer = make(model.parameters())
+    x = torch.randn(20, 6, dtype=torch.float64)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    return model.weight.detach()
+
+
+def test_same_as_torch_until_the_rate_changes() -> None:
+    """At a constant rate the rule is torch's SGD; after the first change it is not."""
+
+    def ours(p: Any) -> SGD2012:
+        return SGD2012(p, lr=0.1, momentum=0.9, weight_decay=0.01)
+
+    def theirs(p: Any) -> torch.optim.SGD:
+        return torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01)
+
+    torch.testing.assert_close(trained(ours, [0.1] * 20), trained(theirs, [0.1] * 20), rtol=1e-12, atol=1e-14)
+    changed = [0.1] * 10 + [0.01] * 3
+    assert (trained(ours, changed) - trained(theirs, changed)).abs().max() > 1e-3
+
+
+def test_rate_zero_freezes_a_layer_whole() -> None:
+    """At rate 0 neither weights nor velocity move, so that training goes on as if the steps had not been."""
+    w = torch.tensor([1.0], requires_grad=True)
+    optimizer = SGD2012([w], lr=0.1)
+    for rate in (0.1, 0.0, 0.0):
+        optimizer.param_groups[0]["lr"] = rate
+        w.grad = torch.ones(1)
+        optimizer.step()
+    assert w.item() == pytest.approx(1.0 - 0.1 - 0.1 * 0.0005, rel=1e-6)
+    assert optimizer.state[w]["v"].item() == pytest.approx(-0.1 - 0.1 * 0.0005, rel=1e-6)
+
+
+def test_biases_learn_twice_as_fast_without_decay() -> None:
+    """The released recipe's groups: weights with decay, biases at twice the rate without."""
+    weights, biases = groups_2012(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)), rate=0.01)
+    assert (len(weights["params"]), len(biases["params"])) == (2, 2)
+    assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.0005)
+    assert (biases["lr"], biases["weight_decay"]) == (0.02, 0.0)
+
+
+def test_bad_settings_are_refused() -> None:
+    """A negative rate or a momentum of 1 is an error."""
+    with pytest.raises(ValueError, match="need lr"):
+        SGD2012([torch.zeros(1)], lr=-1)
+    with pytest.raises(ValueError, match="momentum"):
+        SGD2012([torch.zeros(1)], momentum=1.0)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_variants_of_an_image() -> None:
+    """256 pixels hold 33 crops of 224 along a side: 2,178 variants with the mirrored ones, not 2,048."""
+    assert views.OFFSETS == 33
+    assert views.OFFSETS**2 * 2 == 2178
+
+
+def test_crop_and_mirror(images: torch.Tensor) -> None:
+    """Crops and flips are what slicing by hand gives."""
+    offsets = torch.tensor([[0, 0], [4, 4], [1, 3], [2, 0], [0, 4], [3, 3]])
+    flips = torch.tensor([False, True, False, True, True, False])
+    got = views.mirror(views.crop(images, offsets, 12), flips)
+    for k, (y, x) in enumerate(offsets.tolist()):
+        by_hand = images[k, y : y + 12, x : x + 12]
+        assert torch.equal(got[k], by_hand.flip(1) if flips[k] else by_hand)
+
+
+def test_crop_over_the_edge_is_refused(images: torch.Tensor) -> None:
+    """A window that does not lie in the image is an error, not a wrapped-around picture."""
+    for offset in ([5, 0], [0, -1]):
+        with pytest.raises(IndexError, match="does not lie in"):
+            views.crop(images, torch.tensor([offset] * 6), 12)
+
+
+def test_mean_image_both_ways(images: torch.Tensor) -> None:
+    """The paper subtracts the window's own mean, the source always the centre's; they agree at the centre."""
+    mean = images.float().mean(0)
+    offsets = torch.tensor([[0, 4]] * 6)
+    crops = views.crop(images, offsets, 12)
+    torch.testing.assert_close(views.subtract_mean(crops, mean, offsets), crops.float() - mean[0:12, 4:16])
+    torch.testing.assert_close(views.subtract_mean(crops, mean, None), crops.float() - mean[2:14, 2:14])
+    centre = torch.tensor([[2, 2]] * 6)
+    middle = views.crop(images, centre, 12)
+    assert torch.equal(views.subtract_mean(middle, mean, centre), views.subtract_mean(middle, mean, None))
+
+
+def test_colour_noise_has_the_covariance_it_should() -> None:
+    """For each reading the shift's covariance is analytic: std^2 V diag(f^2) V', f = sqrt(l), l / 255 or l."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 32, 32, 3), generator=generator).double()
+    pixels[..., 1] = 0.5 * pixels[..., 0] + 0.5 * pixels[..., 1]
+    values, vectors = torch.linalg.eigh(views.covariance(pixels))
+    noise = torch.randn(200_000, 3, dtype=torch.float64, generator=generator)
+    for reading, factor in (("code", values.sqrt()), ("unit", values / 255), ("literal", values)):
+        matrix = views.colour_matrix(values, vectors, reading)
+        found = (noise @ matrix.T).T.cov()
+        expected = 0.01 * vectors @ torch.diag(factor**2) @ vectors.T
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
+    with pytest.raises(ValueError, match="unknown reading"):
+        views.colour_matrix(values, vectors, "guess")  # type: ignore[arg-type]
+
+
+def test_ten_views_by_an_explicit_loop(images: torch.Tensor) -> None:
+    """Four corners and the centre, each also mirrored; the prediction is the mean of ten softmaxes."""
+    got = views.ten_views(images, 12)
+    places = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+    for k, (flip, (y, x)) in enumerate(itertools.product((False, True), places)):
+        view = images[:, y : y + 12, x : x + 12]
+        assert torch.equal(got[:, k], view.flip(2) if flip else view)
+    logits = torch.randn(6, 10, 4, generator=torch.Generator().manual_seed(1))
+    by_hand = sum(torch.softmax(logits[:, k], 1) for k in range(10)) / 10
+    torch.testing.assert_close(views.mean_softmax(logits), by_hand)
