@@ -1,11 +1,13 @@
 """The page: one HTML file, made and read without a network, no scripts, from the summary and the raw curves."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from repro import store
 from repro.report import tables
@@ -20,11 +22,17 @@ def render(summary: Mapping[str, Any], root: Path) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["code"] = _code
     environment.globals.update(ours=tables.ours, epochs=tables.epochs)
     pictures = {claim["id"]: _pictures(claim, root) for claim in summary["claims"]}
     return environment.get_template("page.html.j2").render(
         summary=summary, pictures=pictures, counts=counts_line(summary["claims"]), css=(HERE / "page.css").read_text()
     )
+
+
+def _code(text: str) -> Markup:
+    """Return the text escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _pictures(claim: Mapping[str, Any], root: Path) -> dict[str, str]:
