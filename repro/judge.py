@@ -1,13 +1,14 @@
 """From trials to a verdict: pure, no files, no clock. The rules are the table in README.md, "Verdicts"."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed
 from repro.spec import Claim, Condition, Expectation, Outcome, band_text, expectations, published_text
-from repro.stats import Estimate, difference_interval, mean_interval, ratio_interval
+from repro.stats import Estimate, Sample, difference_interval, log_sample, mean_interval, ratio_interval, sample
 from repro.store import Trial
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
@@ -16,6 +17,7 @@ PRECEDENCE: tuple[Outcome, ...] = (
     "ERROR", "NOT_TESTED", "NOT_REPRODUCED", "INCONCLUSIVE", "DIRECTION", "REPRODUCED",
     "SMOKE_BROKEN", "SMOKE_OK", "TREND_CONTRARY", "TREND_UNRESOLVED", "TREND_CONSISTENT",
 )  # fmt: skip
+LOOSELY = "though not at the stricter level at which several expectations together are refuted"
 ALIKE = ("device", "torch", "tf32", "loader")
 """What must not tell the arms apart: where these differ, so may the numbers."""
 
@@ -44,114 +46,227 @@ def judge(claim: Claim, condition: Condition, trials: Sequence[Trial], looks: Se
     """Return the verdict of one condition from all trials there are; those of other claims are passed over.
 
     ``looks`` are the seed lists this condition was run with, in order: the last is what was planned, and each one
-    before it was a look that costs its share of alpha. Without any, the claim file's seeds are the plan.
+    before it was a look that costs its share of alpha: who stops at the first of three looks (3, 5, 10 seeds) that
+    decides is wrong 6 times in 100 with the truth on the band's edge, against 10 at full alpha. Without any, the
+    claim file's seeds are the plan.
     """
     seeds = tuple(looks[-1]) if looks else condition.seeds
     alpha = ALPHA / max(1, len(looks))
-    done, doubled = _by_key(trials)
+    done, twice = _by_key(trials)
     observed = experiments.get(claim.experiment).observe(condition.arms, seeds, done)
 
     def verdict(outcome: Outcome, reason: str, judged: Sequence[Judged] = ()) -> Verdict:
         return Verdict(outcome, reason, tuple(judged), observed, seeds, len(looks))
 
     if not observed.trials:
-        return verdict("NOT_TESTED", f"nothing was run under {condition.name}")
+        dataset = condition.any_arm.dataset
+        needs = "" if dataset == "none" else f" ({_seeds(len(seeds))} an arm on {dataset})"
+        return verdict("NOT_TESTED", f"nothing was run under {condition.name}{needs}")
     wanted = expectations(claim, condition.name)
-    judged = [_judge_one(e, condition, observed, alpha, len(wanted)) for e in wanted]
-    used = {trial.spec.key for _, _, trial in observed.trials}
-    if trouble := _trouble(observed, [pair for key, pair in doubled.items() if key in used]):
+    compared = [_compared(e, condition, observed) for e in wanted]
+    if trouble := _trouble(observed, twice):
         broken: Outcome = "SMOKE_BROKEN" if condition.scale == "smoke" else "ERROR"
-        return verdict(broken, trouble, [j._replace(outcome=broken) for j in judged])
-    worst = min(judged, key=lambda j: PRECEDENCE.index(j.outcome))
-    return verdict(worst.outcome, worst.reason, judged)
+        judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
+        return verdict(broken, "; ".join([trouble, *(j.reason for j in judged[:1])]), judged)
+    if condition.scale == "smoke":
+        outcome, reason = _smoke(observed)
+        judged = [_so_far(e, c, 1 - 2 * alpha, outcome) for e, c in zip(wanted, compared, strict=True)]
+        return verdict(outcome, reason, [j._replace(reason=reason) for j in judged])
+    if not wanted:
+        return verdict("NOT_TESTED", f"the claim expects nothing under {condition.name}")
+    level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), len(wanted))
+    judged = [
+        _judge_one(e, c, condition.scale == "reduced", observed.undecided, level)
+        for e, c in zip(wanted, compared, strict=True)
+    ]
+    # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
+    counted = [j for j in judged if condition.scale != "reduced" or j.expectation.null is not None] or judged
+    worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
+    reason = worst.reason if len(wanted) == 1 else f"{_name(worst.expectation)}: {worst.reason}"
+    if len(looks) > 1:
+        first = judge(claim, condition, trials, looks[:1])
+        reason += f"; as first planned, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
+    return verdict(worst.outcome, reason, judged)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _name(e: Expectation) -> str:
+    return f"{e.metric} of {e.of}" if e.over is None else f"{e.statistic} of {e.metric}, {e.of} to {e.over}"
 
 
 def _by_key(trials: Sequence[Trial]) -> tuple[dict[str, Trial], dict[str, tuple[Trial, Trial]]]:
     """Return trials by the key of their spec, and pairs that have one key but unlike data."""
     done: dict[str, Trial] = {}
-    doubled = {}
-    for trial in sorted(trials, key=lambda t: t.identity):
-        if trial.spec.key in done:
-            doubled[trial.spec.key] = (done[trial.spec.key], trial)
-        done[trial.spec.key] = trial
-    return done, doubled
+    twice = {}
+    for trial in sorted(trials, key=lambda t: t.data_digest):
+        key = trial.spec.key
+        other = done.setdefault(key, trial)
+        if other.data_digest != trial.data_digest:
+            twice[key] = (other, trial)
+    return done, twice
 
 
-def _trouble(observed: Observed, doubled: Sequence[tuple[Trial, Trial]]) -> str:
-    """Return why no verdict can be given, in one sentence; empty where nothing stands against it."""
-    for one, other in doubled:
-        return f"the same trial was run on unlike data: {one.data_digest} and {other.data_digest}"
+def _trouble(observed: Observed, twice: Mapping[str, tuple[Trial, Trial]]) -> str:
+    """Return why no verdict can be given, in one clause; empty where nothing stands against it."""
+    for _, _, trial in observed.trials if twice else ():
+        if pair := twice.get(trial.spec.key):
+            one, other = (t.data_digest for t in pair)
+            return f"the same trial was run on unlike data: data_digest is {one} and {other}"
     if observed.failed:
-        return f"a trial failed: {observed.failed[0]}"
+        return f"a trial failed: {observed.failed[0]}{_more(observed.failed)}"
     if observed.missing:
-        count = len(observed.missing)
-        return f"not complete, missing {observed.missing[0]}" + (f" and {count - 1} more" if count > 1 else "")
+        return f"not complete, missing {observed.missing[0]}{_more(observed.missing)}"
+    digests = Counter(trial.data_digest for _, _, trial in observed.trials)
+    if len(digests) > 1:
+        one, other, *_ = sorted(digests)
+        return (
+            f"trials were run on unlike data: data_digest is {one} for {digests[one]} and {other} for {digests[other]}"
+        )
+    return _unlike(observed)
+
+
+def _more(found: Sequence[str]) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+
+
+def _unlike(observed: Observed) -> str:
+    """Return where the arms ran in unlike environments; empty where every arm has the same ones, as often."""
     for key in ALIKE:
-        values: dict[str, list[str]] = {}
+        values: dict[str, Counter[str]] = {}
         for arm, role, trial in observed.trials:
             if role == "scoring":
-                values.setdefault(arm, []).append(str(trial.environment.get(key)))
+                values.setdefault(arm, Counter())[str(trial.environment.get(key))] += 1
+        first = next(iter(values), "")
         for arm, found in values.items():
-            first = next(iter(values))
-            if sorted(found) != sorted(values[first]):
-                return (
-                    f"the arms ran in unlike environments: {key} is {values[first]} for {first} and {found} for {arm}"
-                )
+            if found != values[first]:
+                here, there = _counted(values[first]), _counted(found)
+                return f"the arms ran in unlike environments: {key} is {here} for {first} and {there} for {arm}"
     return ""
 
 
-def _estimate(e: Expectation, observed: Observed, confidence: float) -> Estimate | None:
-    """Return our estimate of what ``e`` expects; None where an arm has nothing to say."""
-    arms = observed.values.get(e.metric, {})
-    of, over = arms.get(e.of, ()), arms.get(e.over or e.of, ())
-    if not of or not over:
-        return None
-    a, b = [o.value for o in of], [o.value for o in over]
-    if e.statistic == "ratio":
-        return ratio_interval(a, b, confidence, of_exact=_exact(of), over_exact=_exact(over))
-    if e.statistic == "difference":
-        return difference_interval(a, b, confidence)
-    return mean_interval(a, confidence)
+def _counted(found: Counter[str]) -> str:
+    """Return values as a reader says them: ``cpu``, or ``cpu (2) and NVIDIA H200 (1)``."""
+    if len(found) == 1:
+        return next(iter(found))
+    return " and ".join(f"{value} ({n})" for value, n in sorted(found.items()))
 
 
-def _exact(observations: Sequence[Observation]) -> bool:
-    return all(o.exact for o in observations)
+class _Compared(NamedTuple):
+    """What an expectation compares: its arms (one or two), the observations of each, and their samples."""
+
+    arms: tuple[str, ...]
+    groups: tuple[tuple[Observation, ...], ...]
+    samples: tuple[Sample, ...]
+    """Empty where an arm has nothing to say."""
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        return tuple(all(o.exact for o in group) for group in self.groups)
 
 
-def _judge_one(e: Expectation, condition: Condition, observed: Observed, alpha: float, together: int) -> Judged:
-    estimate = _estimate(e, observed, 1 - 2 * alpha)
-    if condition.scale == "smoke":
-        return Judged(e, estimate, "SMOKE_OK", "everything ran; drawn or tiny data say nothing about the claim")
+def _compared(e: Expectation, condition: Condition, observed: Observed) -> _Compared:
+    """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
+    arms = (e.of,) if e.over is None else (e.of, e.over)
+    groups = tuple(observed.values.get(e.metric, {}).get(arm, ()) for arm in arms)
+    if not all(groups):
+        return _Compared(arms, groups, ())
+    make = log_sample if e.statistic == "ratio" else sample
+    samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
+    if condition.scale == "static":
+        samples = tuple(s._replace(variance=0.0) for s in samples)
+    return _Compared(arms, groups, samples)
+
+
+def _estimate(e: Expectation, compared: _Compared, confidence: float) -> Estimate:
+    """Return the estimate of what ``e`` expects; an arm that is not exact leaves its side open."""
+    samples, exact = compared.samples, compared.exact
+    if e.statistic == "value":
+        return mean_interval(samples[0], confidence, exact=exact[0])
+    find = ratio_interval if e.statistic == "ratio" else difference_interval
+    return find(samples[0], samples[1], confidence, of_exact=exact[0], over_exact=exact[1])
+
+
+def _smoke(observed: Observed) -> tuple[Outcome, str]:
+    """Return the answer of a smoke condition: whether everything works, and nothing about the claim."""
+    for arms in observed.values.values():
+        for arm, found in arms.items():
+            if not any(o.exact for o in found):
+                return "SMOKE_BROKEN", f"{arm} did not get where it should, with any seed"
+    return "SMOKE_OK", "everything ran; drawn or tiny data say nothing about the claim"
+
+
+def _so_far(e: Expectation, compared: _Compared, confidence: float, outcome: Outcome) -> Judged:
+    """Return an estimate that is shown and counts for nothing."""
+    if not compared.samples:
+        return Judged(e, None, outcome, "nothing to estimate from yet")
+    estimate = _estimate(e, compared, confidence)
+    return Judged(e, estimate, outcome, f"so far {describe(e, estimate)}")
+
+
+class _Level(NamedTuple):
+    """At what level to test: each one-sided test at ``alpha``, one more look at ``next_alpha``.
+
+    ``together`` expectations may each refute the claim, so each does at its share of alpha; all must hold for
+    REPRODUCED, so that needs no share.
+    """
+
+    alpha: float
+    next_alpha: float
+    together: int
+
+
+def _judge_one(
+    e: Expectation, compared: _Compared, reduced: bool, undecided: Sequence[str], level: _Level
+) -> Judged:  # fmt: skip
+    estimate = _estimate(e, compared, 1 - 2 * level.alpha) if compared.samples else None
+    if reduced and e.null is None:
+        return Judged(e, estimate, "NOT_TESTED", "an absolute value cannot be tested on reduced data")
+    unsettled: Outcome = "TREND_UNRESOLVED" if reduced else "INCONCLUSIVE"
+    ours = describe(e, estimate) if estimate else "nothing to compare"
+    if undecided:
+        return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
     if estimate is None:
-        return Judged(e, None, "INCONCLUSIVE", "no arm has an observation to estimate from")
-    ours = describe(e, estimate)
-    blunt = [arm for arm in (e.of, e.over) if arm and not _exact(observed.values[e.metric][arm])]
-    if len(blunt) > 1:
-        return Judged(e, estimate, "INCONCLUSIVE", f"neither {e.of} nor {e.over} reached the target within its limit")
-    if observed.undecided:
-        return Judged(e, estimate, "INCONCLUSIVE", f"{ours}, but {observed.undecided[0]}")
-    if condition.scale == "reduced":
-        return Judged(e, estimate, *_trend(e, estimate, ours))
-    refuting = _estimate(e, observed, 1 - 2 * alpha / together) or estimate
-    outcome, words = _outcome(e, estimate, refuting)
-    if outcome == "INCONCLUSIVE":
-        words += f"; {seeds_that_decide(e, observed, alpha, together)}"
+        return Judged(e, None, unsettled, ours)
+    if len(compared.arms) > 1 and not any(compared.exact):
+        return Judged(e, estimate, unsettled, f"both {e.of} and {e.over} have seeds that missed the target")
+    if reduced:
+        outcome, words = _trend(e, estimate)
+    else:
+        outcome, words = _outcome(e, estimate, _estimate(e, compared, 1 - 2 * level.alpha / level.together))
+    for arm, group in zip(compared.arms, compared.groups, strict=True):
+        if missed := sum(not o.exact for o in group):
+            words += f"; {missed} of {_seeds(len(group))} of {arm} missed the target, so that side is open"
     value = e.published_value
-    if value is not None and not estimate.low <= value <= estimate.high:
-        words += "; the published value itself lies outside our interval"
+    if value is not None and not reduced and not estimate.low <= value <= estimate.high and not _known(estimate):
+        words += f"; the published {value:g} itself lies outside the interval"
+    if outcome == "INCONCLUSIVE":
+        words += f"; {seeds_that_decide(e, compared, level)}"
     return Judged(e, estimate, outcome, f"{ours}: {words}")
 
 
 def describe(e: Expectation, estimate: Estimate) -> str:
-    """Return ours beside the published value: ``1.42 (90% 1.31 to 1.53, n = 5 + 5) against 6, 0.24 times it``."""
+    """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the paper's 6``."""
     n = " + ".join(map(str, estimate.n))
-    text = (
-        f"{estimate.value:.3g} ({estimate.confidence:.0%} {_bound(estimate.low)} to {_bound(estimate.high)}, n = {n})"
-    )
-    text += f" against {published_text(e)}"
+    interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
+    text = f"{estimate.value:.3g} ({interval}, n = {n})"
+    if _known(estimate):
+        text = f"{estimate.value:.12g}, exactly"
     if e.published_value:
-        text += f", {estimate.value / e.published_value:.2f} times it"
-    return text
+        return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
+    said = f"“{e.published.words}”" if e.published.words else published_text(e)
+    return f"{text}, where the paper says {said}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times" if abs(ratio) < 9.995 else f"{ratio:.3g} times"
+
+
+def _known(estimate: Estimate) -> bool:
+    """Whether a value is computed, not measured: an interval without width."""
+    return estimate.low == estimate.high
 
 
 def _bound(value: float) -> str:
@@ -161,21 +276,29 @@ def _bound(value: float) -> str:
 def _outcome(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
     """Return outcome and reason by the table: the first rule that matches."""
     low, high = e.accept
+    band = f"the accepted band ({band_text(e)})"
     if low <= i.low and i.high <= high:
-        return "REPRODUCED", f"the interval lies inside {band_text(e)}"
+        return "REPRODUCED", f"{'it' if _known(i) else 'the interval'} lies inside {band}"
     below, above = refuting.high < low, refuting.low > high
     if e.null is not None:
-        if (below and e.null <= low) or (above and e.null >= high):
+        if below if e.null <= low else above:
             return "NOT_REPRODUCED", _shortfall(e, i)
         if _claimed_side(e, i):
-            return "DIRECTION", _size(e, i)
-        return "INCONCLUSIVE", f"the interval leaves open whether it is in {band_text(e)}"
-    worse = {"lower": above, "higher": below, None: below or above}[e.better]
-    if worse:
-        return "NOT_REPRODUCED", f"{'worse than' if e.better else 'outside'} {band_text(e)}"
+            larger, smaller = (i.low > high, i.high < low) if e.null <= low else (i.high < low, i.low > high)
+            size = f"but whether the size is in {band} is not resolved"
+            if larger or smaller:
+                size = f"and it is larger than {band}" if larger else f"but it is smaller than {band}, {LOOSELY}"
+            return "DIRECTION", f"the effect has the claimed direction, {size}"
+        if i.high < low or i.low > high:
+            return "INCONCLUSIVE", f"the interval misses {band}, {LOOSELY}"
+        return "INCONCLUSIVE", f"no effect ({e.null:g}) is not excluded, and neither is an effect in {band}"
+    if {"lower": above, "higher": below, None: below or above}[e.better]:
+        return "NOT_REPRODUCED", f"{'worse than' if e.better else 'outside'} {band}"
     if (e.better == "lower" and i.high < low) or (e.better == "higher" and i.low > high):
-        return "DIRECTION", f"better than {band_text(e)}"
-    return "INCONCLUSIVE", f"the interval leaves open whether it is in {band_text(e)}"
+        return "DIRECTION", f"better than {band}"
+    if i.high < low or i.low > high:
+        return "INCONCLUSIVE", f"the interval misses {band}, {LOOSELY}"
+    return "INCONCLUSIVE", f"the interval lies neither inside nor outside {band}"
 
 
 def _claimed_side(e: Expectation, i: Estimate) -> bool:
@@ -186,62 +309,39 @@ def _claimed_side(e: Expectation, i: Estimate) -> bool:
 
 
 def _shortfall(e: Expectation, i: Estimate) -> str:
+    """Return how a refuted effect falls short: smaller, absent or reversed, and whether its direction holds."""
     assert e.null is not None
     if _claimed_side(e, i):
-        return f"smaller than {band_text(e)}, though the direction holds"
+        return f"the effect is smaller than the accepted band ({band_text(e)}), though its direction holds"
     if i.low <= e.null <= i.high:
-        return f"smaller than {band_text(e)}, and no effect is not excluded"
-    return f"reversed: on the other side of no effect ({e.null:g})"
+        return (
+            f"an effect in the accepted band ({band_text(e)}) is absent; no effect ({e.null:g}) is not excluded, "
+            "so not even the direction is shown"
+        )
+    return f"the effect is reversed: the interval lies beyond no effect ({e.null:g}), so the direction does not hold"
 
 
-def _size(e: Expectation, i: Estimate) -> str:
-    low, high = e.accept
-    assert e.null is not None
-    larger = i.low > high if e.null <= low else i.high < low
-    return (
-        f"larger than {band_text(e)}" if larger else f"the direction holds, the size ({band_text(e)}) is not resolved"
-    )
-
-
-def _trend(e: Expectation, i: Estimate, ours: str) -> tuple[Outcome, str]:
+def _trend(e: Expectation, i: Estimate) -> tuple[Outcome, str]:
     """Return the answer of a reduced condition, which can neither reproduce nor refute."""
-    if e.null is None:
-        return "NOT_TESTED", f"{ours}: an absolute value cannot be tested on reduced data"
+    assert e.null is not None
     if _claimed_side(e, i):
-        return "TREND_CONSISTENT", f"{ours}: the same direction on reduced data"
+        return "TREND_CONSISTENT", "on reduced data the effect has the claimed direction"
     if not i.low <= e.null <= i.high:
-        return "TREND_CONTRARY", f"{ours}: the opposite direction on reduced data"
-    return "TREND_UNRESOLVED", f"{ours}: no direction can be told on reduced data"
+        return "TREND_CONTRARY", "on reduced data the effect has the opposite direction"
+    return "TREND_UNRESOLVED", "on reduced data no direction can be told"
 
 
-def seeds_that_decide(e: Expectation, observed: Observed, alpha: float, together: int) -> str:
-    """Return how many seeds an arm would decide if centre and spread stayed what they are, in words."""
-    arms = [[o.value for o in observed.values[e.metric][arm]] for arm in (e.of, e.over) if arm]
-    if min(map(len, arms)) < 2:
+def seeds_that_decide(e: Expectation, compared: _Compared, level: _Level) -> str:
+    """Return how many seeds an arm would decide, as one more look, if centre and spread stayed, in words."""
+    counts = [s.n for s in compared.samples]
+    if min(counts) < 2:
         return "at least 2 seeds an arm are needed to say more"
-    for n in range(max(map(len, arms)) + 1, SEEDS_LOOKED_AHEAD + 1):
-        grown = [_grown(values, n, log=e.statistic == "ratio") for values in arms]
-        find: Callable[[float], Estimate]
-        if e.statistic == "ratio":
-            find = lambda c, g=grown: ratio_interval(g[0], g[1], c)  # type: ignore[misc]  # noqa: E731
-        elif e.statistic == "difference":
-            find = lambda c, g=grown: difference_interval(g[0], g[1], c)  # type: ignore[misc]  # noqa: E731
-        else:
-            find = lambda c, g=grown: mean_interval(g[0], c)  # type: ignore[misc]  # noqa: E731
-        if _outcome(e, find(1 - 2 * alpha), find(1 - 2 * alpha / together))[0] != "INCONCLUSIVE":
-            return f"about {n} seeds an arm would decide if centre and spread stay"
-    return f"no number of seeds up to {SEEDS_LOOKED_AHEAD} would decide if centre and spread stay"
-
-
-def _grown(values: Sequence[float], n: int, *, log: bool) -> list[float]:
-    """Return ``n`` values with the mean and standard deviation of ``values`` (of their logarithms)."""
-    xs = [math.log(v) for v in values] if log else list(values)
-    centre = math.fsum(xs) / len(xs)
-    spread = math.sqrt(math.fsum((x - centre) ** 2 for x in xs) / (len(xs) - 1))
-    shape = [math.sin(2 * math.pi * k / n) for k in range(n)] if n > 2 else [-1.0, 1.0]
-    scale = spread * math.sqrt((n - 1) / math.fsum(s * s for s in shape))
-    made = [centre + scale * s for s in shape]
-    return [math.exp(x) for x in made] if log else made
+    for n in range(max(counts) + 1, SEEDS_LOOKED_AHEAD + 1):
+        grown = compared._replace(samples=tuple(s._replace(n=n) for s in compared.samples))
+        i, refuting = (_estimate(e, grown, 1 - 2 * level.next_alpha / k) for k in (1, level.together))
+        if _outcome(e, i, refuting)[0] != "INCONCLUSIVE":
+            return f"about {n} seeds an arm would decide, if centre and spread stayed as they are"
+    return f"no number of seeds up to {SEEDS_LOOKED_AHEAD} would decide, if centre and spread stayed as they are"
 
 
 def judge_all(

@@ -32,3 +32,15 @@ WEIGHT_DECAY = 0.0005
 
 COLOUR_STD = 0.1
 """Standard deviation of the colour noise, times the eigenvalues (section 4.1)."""
+
+EPOCHS = 90
+"""Roughly; "cycles through the training set" (section 5)."""
+
+TRAINING_IMAGES = 1_200_000
+"""Of ILSVRC, roughly (section 2)."""
+
+TRAINING_DAYS = 5.5
+"""Between five and six days on two GTX 580 GPUs (section 5)."""
+
+GTX_580_FLOPS = 1.581e12
+"""Single-precision peak of one GTX 580, operations a second: 512 cores x 2 x 1.544 GHz (not in the paper)."""

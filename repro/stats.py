@@ -1,10 +1,18 @@
-"""Intervals, plainly: numbers in, an Estimate out. No claim, no file, no chance."""
+"""Intervals, plainly: samples in, an Estimate out. No claim, no file, no chance."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from scipy.special import stdtrit
+
+
+class Sample(NamedTuple):
+    """One arm's values, as far as an interval needs them: mean, variance (n - 1), count."""
+
+    mean: float
+    variance: float
+    n: int
 
 
 class Estimate(NamedTuple):
@@ -20,60 +28,81 @@ class Estimate(NamedTuple):
     confidence: float
 
 
-def mean_interval(values: Sequence[float], confidence: float) -> Estimate:
-    """Return the mean with Student's interval, infinite for a single value. Raises ValueError if empty."""
-    centre, variance = _moments(values)
-    half = _half(variance / len(values), len(values) - 1, confidence)
-    return Estimate(centre, centre - half, centre + half, (len(values),), confidence)
+def sample(values: Sequence[float], floor: float = 0.0) -> Sample:
+    """Return mean, variance and count; the standard deviation is at least ``floor``, in the values' unit.
 
-
-def difference_interval(of: Sequence[float], over: Sequence[float], confidence: float) -> Estimate:
-    """Return mean(of) - mean(over) with Welch's interval, degrees of freedom after Satterthwaite.
-
-    Source: Welch (1947), Biometrika 34. Raises ValueError where an arm is empty.
+    The floor is what measuring alone scatters (a clock's resolution, a test set's size): values that agree by
+    chance are not known better than that. A single value has no spread of its own, so its variance is infinite.
+    Raises ValueError where there are no values.
     """
-    (a, va), (b, vb) = _moments(of), _moments(over)
-    ea, eb = va / len(of), vb / len(over)
-    degrees = min(len(of), len(over)) - 1.0
-    if ea + eb > 0 and degrees >= 1:
-        degrees = (ea + eb) ** 2 / (ea**2 / (len(of) - 1) + eb**2 / (len(over) - 1))
-    half = _half(ea + eb, degrees, confidence)
-    return Estimate(a - b, a - b - half, a - b + half, (len(of), len(over)), confidence)
-
-
-def ratio_interval(
-    of: Sequence[float], over: Sequence[float], confidence: float, *, of_exact: bool = True, over_exact: bool = True
-) -> Estimate:
-    """Return the ratio of the geometric means, of/over, with Welch's interval on the logarithms; values above 0.
-
-    An arm that is not exact holds lower bounds: the interval is then open on the side the truth may lie on
-    (``high`` infinite for ``of``, ``low`` 0 for ``over``). Raises ValueError for an empty arm or a value <= 0.
-    """
-    if any(value <= 0 for value in (*of, *over)):
-        raise ValueError("a ratio needs values above 0")
-    log = difference_interval([math.log(v) for v in of], [math.log(v) for v in over], confidence)
-    low = math.exp(log.low) if over_exact else 0.0
-    high = _exp(log.high) if of_exact else math.inf
-    return Estimate(math.exp(log.value), low, high, log.n, confidence)
-
-
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)  # beyond a double's range
-
-
-def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and variance (n - 1); a single value has no spread of its own, so its variance is infinite."""
     if not values:
         raise ValueError("no values to estimate from")
     centre = math.fsum(values) / len(values)
     if len(values) == 1:
-        return centre, math.inf
-    return centre, math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
+        return Sample(centre, math.inf, 1)
+    variance = math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
+    return Sample(centre, max(variance, floor**2), len(values))
+
+
+def log_sample(values: Sequence[float], floor: float = 0.0) -> Sample:
+    """Return the sample of the logarithms; ``floor`` is in the unit of the values. Raises ValueError at 0 or below."""
+    if any(value <= 0 for value in values):
+        raise ValueError("a ratio needs values above 0")
+    logs = sample([math.log(value) for value in values])
+    return logs._replace(variance=max(logs.variance, (floor / math.exp(logs.mean)) ** 2))
+
+
+def mean_interval(of: Sample, confidence: float, *, exact: bool = True) -> Estimate:
+    """Return the mean with Student's interval; a sample that is not exact holds lower bounds: open above."""
+    half = _half(of.variance / of.n, of.n - 1, confidence)
+    return Estimate(of.mean, of.mean - half, of.mean + half if exact else math.inf, (of.n,), confidence)
+
+
+def difference_interval(
+    of: Sample, over: Sample, confidence: float, *, of_exact: bool = True, over_exact: bool = True
+) -> Estimate:
+    """Return mean(of) - mean(over) with Welch's interval, degrees of freedom after Satterthwaite.
+
+    A sample that is not exact holds lower bounds: the interval is then open on the side the truth may lie on
+    (``high`` for ``of``, ``low`` for ``over``). Source: Welch (1947), Biometrika 34.
+    """
+    value, variance = of.mean - over.mean, of.variance / of.n + over.variance / over.n
+    half = _half(variance, _degrees(of, over), confidence)
+    low = value - half if over_exact else -math.inf
+    return Estimate(value, low, value + half if of_exact else math.inf, (of.n, over.n), confidence)
+
+
+def ratio_interval(
+    of: Sample, over: Sample, confidence: float, *, of_exact: bool = True, over_exact: bool = True
+) -> Estimate:
+    """Return the ratio of the geometric means, of/over, from two samples of logarithms: Welch's interval on these.
+
+    Samples that are not exact open it as they do a difference: ``high`` infinite, or ``low`` 0.
+    """
+    log = difference_interval(of, over, confidence, of_exact=of_exact, over_exact=over_exact)
+    return log._replace(value=_exp(log.value), low=_exp(log.low), high=_exp(log.high))
+
+
+def _exp(value: float) -> float:
+    if value > 700:
+        return math.inf  # beyond a double's range
+    return float(f"{math.exp(value):.14g}")  # 60 over 10 is 6: the digits beyond are the logarithms' own error
+
+
+def _degrees(a: Sample, b: Sample) -> float:
+    """Return Satterthwaite's degrees of freedom, as the parts of the variance: nothing to under- or overflow."""
+    ea, eb = a.variance / a.n, b.variance / b.n
+    if min(a.n, b.n) < 2 or ea + eb == 0:
+        return min(a.n, b.n) - 1.0
+    part = ea / (ea + eb)
+    return 1 / (part**2 / (a.n - 1) + (1 - part) ** 2 / (b.n - 1))
 
 
 def _half(variance_of_mean: float, degrees: float, confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
+    if variance_of_mean == 0:
+        return 0.0  # known exactly, were it from a single value
     if math.isinf(variance_of_mean) or degrees < 1:
         return math.inf
     return float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance_of_mean)

@@ -1,8 +1,9 @@
 """What can be measured: one module an experiment, with its parameters, its trials and what it observed.
 
-Each module holds ``NAME``, ``NUMERICS``, ``METRICS``, a ``Parameters`` type, and the functions ``pending`` and
-``observe``. How it is measured lies in the module of the same name under ``repro.measure``; nothing here
-imports torch. The folder is the registry: a new module here is a new experiment.
+Each module holds ``NAME``, ``NUMERICS``, ``METRICS``, ``UNIT``, ``FACTORS``, a ``Parameters`` type, and the functions
+``seed_faults``, ``pending``, ``planned_epochs`` and ``observe``. How it is measured lies in the module of the same
+name under ``repro.measure``; nothing here imports torch. The folder is the registry: a new module here is a new
+experiment.
 """
 
 import importlib
@@ -26,13 +27,15 @@ class Planned(NamedTuple):
 class Observation(NamedTuple):
     """What one trial says about one metric of one arm.
 
-    ``exact`` False: the target was not reached and ``value`` is a lower bound.
+    ``exact`` False: the target was not reached and ``value`` is a lower bound. ``resolution`` is the standard
+    deviation that measuring alone gives a value, in its unit: no verdict rests on a smaller spread.
     """
 
     seed: int
     value: float
     exact: bool
     identity: str
+    resolution: float = 0.0
 
 
 class Observed(NamedTuple):

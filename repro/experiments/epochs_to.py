@@ -4,12 +4,13 @@ Learning rates are "chosen independently to make training as fast as possible" (
 search over the same grid on a seed of its own, then fresh seeds are scored at the rate it chose. A rate is
 given up as soon as it cannot win: its trial is stopped at the best time found so far, which leaves the
 choice of the best rate untouched. Where an arm's best rate is the grid's first or last, the grid grows on that
-side for all arms alike.
+side for all arms alike, and on both sides where an arm reached the target at none.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -23,6 +24,7 @@ METRICS = ("epochs-to",)
 UNIT = "epochs"
 MEASUREMENT = "epochs-to"
 TRAINED = "epochs-trained"
+SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target
 
 
 class Parameters(CommonParameters):
@@ -36,8 +38,8 @@ class Parameters(CommonParameters):
     batch: Annotated[int, Field(ge=1)] = paper.BATCH
     checks_per_epoch: Annotated[int, Field(ge=1)] = 10
     precision: Literal["fp32"] = "fp32"
-    max_epochs: Annotated[float, Field(gt=1)]
-    rates: Annotated[tuple[float, ...], Field(min_length=3)]
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]
     widenings: Annotated[int, Field(ge=0)] = 4
     tuning_seed: int = 1000
     hopeless_epochs: Annotated[float, Field(gt=0)] = 12
@@ -82,139 +84,176 @@ def _round(rate: float) -> float:
     return float(f"{rate:.6g}")  # so that a grown grid gives the same identity on every machine
 
 
-class Search:
-    """The state of the learning-rate search, read off the trials done so far."""
+class Search(NamedTuple):
+    """Where the learning-rate search stands: the grid, the same for all arms, and what each arm has of it."""
 
-    def __init__(self, arms: Mapping[str, Parameters], done: Mapping[str, Trial]) -> None:
-        first = next(iter(arms.values()))
-        self.arms, self.done = arms, done
-        lower = upper = 0
-        while True:
-            self.rates = grid(first.rates, lower, upper)
-            best = {arm: self.best(arm) for arm in arms}
-            self.complete = all(not self.unfinished(arm) for arm in arms)
-            self.at_edge = tuple(a for a, rate in best.items() if rate in (self.rates[0], self.rates[-1]))
-            grow_down = any(rate == self.rates[0] for rate in best.values()) and lower < first.widenings
-            grow_up = any(rate == self.rates[-1] for rate in best.values()) and upper < first.widenings
-            if not self.complete or not (grow_down or grow_up):
-                return
-            lower, upper = lower + grow_down, upper + grow_up
+    rates: tuple[float, ...]
+    tried: Mapping[str, Mapping[float, Trial]]
+    """arm -> rate -> trial on the tuning seed, ended or not."""
+    times: Mapping[str, Mapping[float, float]]
+    """arm -> rate -> epochs to the target, of the rates that reached it."""
+    limits: Mapping[str, float]
+    """arm -> how many epochs a further rate may take before it has lost."""
+    unfinished: Mapping[str, tuple[float, ...]]
+    """arm -> the rates still to be tried, from the middle of the first grid outwards."""
 
-    def trial(self, arm: str, rate: float) -> Trial | None:
-        parameters = self.arms[arm]
-        return self.done.get(spec(parameters, parameters.tuning_seed, rate).key)
-
-    def times(self, arm: str) -> dict[float, float]:
-        """Return epochs to the target of each rate that reached it."""
-        found = {rate: self.trial(arm, rate) for rate in self.rates}
-        return {rate: t.value(MEASUREMENT) for rate, t in found.items() if t and t.status == "completed"}
+    @property
+    def complete(self) -> bool:
+        return not any(self.unfinished.values())
 
     def best(self, arm: str) -> float | None:
         """Return the arm's fastest rate, None while none has reached the target."""
-        times = self.times(arm)
+        times = self.times[arm]
         return min(times, key=lambda rate: (times[rate], rate)) if times else None
 
-    def limit(self, arm: str) -> float:
-        """Return how many epochs a further rate may take before it has lost."""
-        return min([self.arms[arm].max_epochs, *self.times(arm).values()])
 
-    def unfinished(self, arm: str) -> list[float]:
-        """Return the rates still to be tried, from the middle of the first grid outwards."""
-        limit = self.limit(arm)
-        rates = [rate for rate in self.rates if not _settled(self.trial(arm, rate), limit)]
-        middle = sorted(self.arms[arm].rates)[(len(self.arms[arm].rates) - 1) // 2]
-        return sorted(rates, key=lambda rate: abs(math.log(rate / middle)))
+def search(arms: Mapping[str, Parameters], done: Mapping[str, Trial]) -> Search:
+    """Return where the search stands, read off the trials done so far (spec key to trial).
+
+    A grid that every arm has finished grows by a step, for all arms, on each side where some arm has its best
+    rate; on both where an arm has none: rates that all missed the target may be too low or too high.
+    """
+    first = next(iter(arms.values()))
+    find = cache(lambda arm, rate: done.get(spec(arms[arm], arms[arm].tuning_seed, rate).key))
+    lower = upper = 0
+    while True:
+        found = _on(grid(first.rates, lower, upper), arms, find)
+        best = [found.best(arm) for arm in arms]
+        down = lower < first.widenings and any(rate in (None, found.rates[0]) for rate in best)
+        up = upper < first.widenings and any(rate in (None, found.rates[-1]) for rate in best)
+        if not found.complete or not (down or up):
+            return found
+        lower, upper = lower + down, upper + up
+
+
+def _on(rates: Sequence[float], arms: Mapping[str, Parameters], find: Callable[[str, float], Trial | None]) -> Search:
+    """Return where the search on one grid stands."""
+    tried, times, limits, unfinished = {}, {}, {}, {}
+    for arm, p in arms.items():
+        trials = {rate: trial for rate in rates if (trial := find(arm, rate))}
+        tried[arm] = trials
+        times[arm] = {rate: t.value(MEASUREMENT) for rate, t in trials.items() if t.status == "completed"}
+        limits[arm] = min([p.max_epochs, *times[arm].values()])
+        left = [r for r in rates if not (_settled(trials.get(r), limits[arm]) or _given_up(trials.get(r)))]
+        middle = sorted(p.rates)[(len(p.rates) - 1) // 2]
+        unfinished[arm] = tuple(sorted(left, key=lambda rate, middle=middle: abs(math.log(rate / middle))))  # type: ignore[misc]
+    return Search(tuple(rates), tried, times, limits, unfinished)
 
 
 def _settled(trial: Trial | None, limit: float) -> bool:
     """Whether a trial's outcome stands: a failed one is tried again, a censored one if it may now go further."""
     if trial is None or trial.status in ("running", "failed"):
         return False
-    return trial.status != "censored" or trial.limit is None or trial.limit >= limit - 1e-9
+    return trial.status != "censored" or (trial.limit is not None and trial.limit >= limit - 1e-9)
+
+
+def _given_up(trial: Trial | None) -> bool:
+    """Whether a rate was given up as hopeless: enough for the search, no bound for a score."""
+    return trial is not None and trial.status == "censored" and trial.limit is None
 
 
 def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
     """Return the trials that can be run now, most useful first; empty when the condition is complete.
 
-    ``done`` maps spec keys to trials. The list changes as trials end: scoring waits for the search.
+    ``done`` maps spec keys to trials. The list changes as trials end: scoring waits for the search. An arm that
+    reached the target at no rate has no rate to score; observe() says so.
     """
-    search = Search(arms, done)
-    if not search.complete:
-        queues = {arm: search.unfinished(arm) for arm in arms}
-        plan = []
-        for turn in range(max(map(len, queues.values()))):  # arms in turn, so that parallel workers serve both
-            for arm, rates in queues.items():
-                if turn < len(rates):
-                    parameters = arms[arm]
-                    trial = spec(parameters, parameters.tuning_seed, rates[turn])
-                    plan.append(Planned(arm, trial, "tuning", search.limit(arm)))
-        return plan
-    plan = []
-    for seed in seeds:
-        for arm, parameters in arms.items():
-            rate = search.best(arm)
-            if rate is None:
-                continue  # no rate reached the target; observe() reports the bound
-            trial = spec(parameters, seed, rate)
-            if not _settled(done.get(trial.key), parameters.max_epochs):
-                plan.append(Planned(arm, trial, "scoring", parameters.max_epochs))
-    return plan
+    state = search(arms, done)
+    if not state.complete:
+        return [
+            Planned(arm, spec(p, p.tuning_seed, state.unfinished[arm][turn]), "tuning", state.limits[arm])
+            for turn in range(max(map(len, state.unfinished.values())))  # in turn: parallel workers serve all arms
+            for arm, p in arms.items()
+            if turn < len(state.unfinished[arm])
+        ]
+    return [
+        Planned(arm, trial, "scoring", p.max_epochs)
+        for seed in seeds
+        for arm, p in arms.items()
+        if (rate := state.best(arm)) is not None
+        and not _settled(done.get((trial := spec(p, seed, rate)).key), p.max_epochs)
+    ]
 
 
 def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
-    """Return an upper estimate of the epochs still to be trained: what is pending at its limit.
+    """Return the epochs still to be trained: an upper estimate, above it only where the grid has to grow.
 
-    Before the search has found a time, every rate counts in full; afterwards only up to the best one.
+    Rates still to be tried count up to the best time so far, and seeds to be scored SLACK times that; while no
+    rate has reached the target, all count in full.
     """
-    search = Search(arms, done)
-    left = sum(len(search.unfinished(arm)) * search.limit(arm) for arm in arms)
-    for arm, parameters in arms.items():
-        rate = search.best(arm)
-        scored = [s for s in seeds if rate and _settled(done.get(spec(parameters, s, rate).key), parameters.max_epochs)]
-        left += (len(seeds) - len(scored)) * search.limit(arm)
+    state = search(arms, done)
+    left = 0.0
+    for arm, p in arms.items():
+        left += len(state.unfinished[arm]) * state.limits[arm]
+        rate = state.best(arm)
+        if rate is None:
+            left += 0.0 if state.complete else len(seeds) * p.max_epochs
+        else:
+            open_ = [s for s in seeds if not _settled(done.get(spec(p, s, rate).key), p.max_epochs)]
+            left += len(open_) * min(p.max_epochs, SLACK * state.times[arm][rate])
     return left
 
 
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
     """Return what the trials of a condition say about ``epochs-to``, and what is missing."""
-    search = Search(arms, done)
-    shown = [(arm, "tuning", t) for arm in arms for rate in search.rates if (t := search.trial(arm, rate))]
+    state = search(arms, done)
+    shown = [(arm, "tuning", trial) for arm in arms for trial in state.tried[arm].values()]
+    failed = [
+        f"{arm} at the learning rate {t.spec.config['rate']:g} of the search: {t.message}"
+        for arm, _, t in shown
+        if t.status == "failed"
+    ]
     values: dict[str, tuple[Observation, ...]] = {}
     missing: list[str] = []
-    failed = [
-        f"{arm}, tuning, rate {t.spec.config['rate']}: {t.message}" for arm, _, t in shown if t.status == "failed"
-    ]
-    undecided: list[str] = []
-    for arm, parameters in arms.items():
-        rates = search.unfinished(arm)
-        if rates:
-            missing.append(f"{arm}: search at {', '.join(f'{rate:g}' for rate in rates)}")
-        best = search.best(arm)
-        if search.complete and best is None:
-            bound = Observation(parameters.tuning_seed, parameters.max_epochs, exact=False, identity="")
-            values[arm] = (bound,) * len(seeds)
+    for arm, p in arms.items():
+        if rates := state.unfinished[arm]:
+            missing.append(f"the search of {arm} at {', '.join(f'{rate:g}' for rate in sorted(rates))}")
+        best = state.best(arm)
+        if state.complete and best is None:
+            values[arm] = ()
             continue
-        found = []
-        for seed in seeds:
-            trial = done.get(spec(parameters, seed, best).key) if best is not None and search.complete else None
-            if trial is None or trial.status == "running" or not _settled(trial, parameters.max_epochs):
-                missing.append(f"{arm}: seed {seed}")
-                continue
-            shown.append((arm, "scoring", trial))
-            if trial.status == "failed":
-                failed.append(f"{arm}, seed {seed}: {trial.message}")
-            elif trial.status == "completed":
-                found.append(Observation(seed, trial.value(MEASUREMENT), exact=True, identity=trial.identity))
-            else:
-                limit = parameters.max_epochs if trial.limit is None else trial.limit
-                found.append(Observation(seed, limit, exact=False, identity=trial.identity))
-        values[arm] = tuple(found)
-    if search.complete:
-        undecided += [f"the best learning rate of {arm} is on the edge of the grid" for arm in search.at_edge]
-        coarse = [
-            f"{arm} is timed in steps of 1/{parameters.checks_per_epoch} epoch, too coarse for its time"
-            for arm, parameters in arms.items()
-            if any(o.value < 10 / parameters.checks_per_epoch for o in values[arm])
-        ]
-        undecided += coarse
-    return Observed({MEASUREMENT: values}, tuple(missing), tuple(failed), tuple(undecided), tuple(shown))
+        scored = {s: done.get(spec(p, s, best).key) if state.complete and best else None for s in seeds}
+        shown += [(arm, "scoring", trial) for trial in scored.values() if trial]
+        failed += [f"seed {s} of {arm}: {t.message}" for s, t in scored.items() if t and t.status == "failed"]
+        settled = {s: t for s, t in scored.items() if t and _settled(t, p.max_epochs)}
+        missing += [f"seed {s} of {arm}" for s in seeds if s not in settled]
+        values[arm] = tuple(_observation(p, s, t) for s, t in settled.items())
+    undecided = _undecided(arms, state, values) if state.complete else ()
+    return Observed({MEASUREMENT: values}, tuple(missing), tuple(failed), undecided, tuple(shown))
+
+
+def _observation(p: Parameters, seed: int, trial: Trial) -> Observation:
+    """Return what a settled trial says; one that diverged never gets there, so it counts as stopped at the limit.
+
+    A time is read between two checks. Taken as uniform there, it scatters by the interval over sqrt(12); the
+    interpolation does better, so as a floor of the spread this errs to the careful side.
+    """
+    resolution = 1 / (p.checks_per_epoch * math.sqrt(12))
+    if trial.status == "completed":
+        return Observation(seed, trial.value(MEASUREMENT), True, trial.identity, resolution)
+    limit = p.max_epochs if trial.limit is None else trial.limit
+    return Observation(seed, limit, False, trial.identity, resolution)
+
+
+def _undecided(
+    arms: Mapping[str, Parameters], state: Search, values: Mapping[str, Sequence[Observation]]
+) -> tuple[str, ...]:
+    """Return why a complete condition cannot be read for size."""
+    ends = (state.rates[0], state.rates[-1])
+    span = f"{len(state.rates)} learning rates from {ends[0]:g} to {ends[1]:g}"
+    none = [
+        f"{arm} reached the target at none of {span}, each tried for up to {p.max_epochs:g} epochs"
+        for arm, p in arms.items()
+        if state.best(arm) is None
+    ]
+    edge = [
+        f"the best learning rate of {arm}, {best:g}, is on the edge of the grid"
+        for arm in arms
+        if (best := state.best(arm)) in ends
+    ]
+    coarse = [
+        f"{arm} is timed in steps of 1/{p.checks_per_epoch} epoch, too coarse for its time"
+        for arm, p in arms.items()
+        if any(o.value < 10 / p.checks_per_epoch for o in values[arm])
+    ]
+    return (*none, *edge, *coarse)

@@ -1,0 +1,96 @@
+"""Experiment ``count``: what follows from the network's definition alone, computed and exact.
+
+Nothing is trained or drawn: a trial builds the network without storage and counts. Every trial measures every
+metric, so claims that ask about the same network share it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from repro import paper
+from repro.experiments import CommonParameters, Observation, Observed, Planned
+from repro.store import Trial, TrialSpec
+
+NAME = "count"
+NUMERICS = 1
+EVIDENCE = "computed"
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+CONVS = LAYERS[:5]
+METRICS = (
+    "parameters",
+    "neurons",
+    "input-dimension",
+    "multiply-adds",
+    "multiply-adds-per-gpu",
+    "largest-conv-share",
+    "conv1-side-without-padding",
+    "weighted-layers",
+    "crop-variants",
+    "bits-per-label",
+    "images-per-second",
+    "share-of-peak",
+    *(f"neurons-{layer}" for layer in LAYERS),
+    *(f"kernel-inputs-{layer}" for layer in CONVS),
+    *(f"share-{layer}" for layer in CONVS),
+)
+
+
+class Parameters(CommonParameters):
+    """The network that is counted: the switches of ``repro.models.alexnet.AlexNet`` that change a count."""
+
+    dataset: Literal["none"] = "none"
+    protocol: Literal["paper", "code"] = "paper"
+    towers: Literal["two", "half", "ungrouped"] = "two"
+    overlapping: bool = True
+    removed: Annotated[int, Field(ge=2, le=5)] | None = None
+    classes: Annotated[int, Field(ge=2)] = paper.CLASSES
+
+
+FACTORS = ("towers", "overlapping", "removed", "classes")
+
+
+def spec(parameters: Parameters) -> TrialSpec:
+    """Return the spec of the one trial of a network."""
+    return TrialSpec(
+        experiment=NAME, numerics=NUMERICS, config=parameters.model_dump(mode="json", exclude_defaults=True), seed=0
+    )
+
+
+def seed_faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
+    """Return what is wrong with a condition's seeds: counting has none to choose."""
+    return [] if tuple(seeds) == (0,) else ["counting draws nothing; leave the seeds out"]
+
+
+def _settled(trial: Trial | None) -> bool:
+    return trial is not None and trial.status == "completed"
+
+
+def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:  # noqa: ARG001
+    """Return the networks that were not counted yet."""
+    specs = {arm: spec(parameters) for arm, parameters in arms.items()}
+    return [Planned(arm, s, "counting", 1.0) for arm, s in specs.items() if not _settled(done.get(s.key))]
+
+
+def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
+    """Return 0: nothing is trained."""
+    return 0.0
+
+
+def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:  # noqa: ARG001
+    """Return every metric of every arm that was counted."""
+    values: dict[str, dict[str, tuple[Observation, ...]]] = {metric: {} for metric in METRICS}
+    missing, failed, shown = [], [], []
+    for arm, parameters in arms.items():
+        trial = done.get(spec(parameters).key)
+        if trial is None or trial.status == "running":
+            missing.append(f"{arm}: counting")
+            continue
+        shown.append((arm, "counting", trial))
+        if trial.status == "failed":
+            failed.append(f"{arm}: {trial.message}")
+            continue
+        for m in trial.measurements:
+            values[m.name][arm] = (Observation(0, m.value, exact=True, identity=trial.identity),)
+    return Observed(values, tuple(missing), tuple(failed), (), tuple(shown))

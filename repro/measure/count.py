@@ -1,0 +1,74 @@
+"""Measure ``count``: build the network on the meta device, where tensors have shapes and no storage, and count."""
+
+import math
+import time
+from datetime import UTC, datetime
+
+import torch
+from torch import nn
+
+from repro import environment, paper
+from repro.data import Dataset
+from repro.experiments.count import CONVS, LAYERS, Parameters
+from repro.measure import Monitor, Task
+from repro.models.alexnet import AlexNet, build, layers
+from repro.store import Measurement, Trial, save
+
+
+def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG001 - every experiment has them
+    """Count one network and return the record, which is also on disk. Raises StoreError where it cannot be written."""
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    p = Parameters.model_validate(task.spec.config)
+    trial = Trial(
+        spec=task.spec,
+        data_digest=data.digest,
+        status="completed",
+        measurements=tuple(Measurement(name=name, value=float(v), unit=unit) for name, (v, unit) in count(p).items()),
+        environment=environment.describe(torch.device("cpu")),
+        started=started,
+        duration_s=round(time.monotonic() - clock, 3),
+    )
+    save(task.store, trial)
+    return trial
+
+
+def count(p: Parameters) -> dict[str, tuple[float, str]]:
+    """Return every metric that the network ``p`` has, with its unit."""
+    net = AlexNet(protocol=p.protocol, towers=p.towers, overlapping=p.overlapping, removed=p.removed, classes=p.classes)
+    with torch.device("meta"):
+        model, x = build(layers(net), size=net.size), torch.empty(1, 3, net.size, net.size)
+    input_dimension = x.numel()
+    weights, neurons, macs = [], [], []
+    for module in model:
+        x = module(x)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weights.append(module.weight)
+            neurons.append(x.numel())
+            macs.append(module.weight.numel() * (x[0, 0].numel() if x.dim() == 4 else 1))
+    parameters = sum(q.numel() for q in model.parameters())
+    shares = [w.numel() / sum(w.numel() for w in weights) for w in weights if w.dim() == 4]
+    names = [f"conv{k}" for k in range(1, len(shares) + 1)] + list(LAYERS[5:])
+    gpus = 2 if p.towers == "two" else 1
+    backward = 2 * sum(macs) - macs[0]  # no gradient of the input pixels is needed
+    flop_per_image = 2 * (sum(macs) + backward)
+    images_per_s = paper.EPOCHS * paper.TRAINING_IMAGES / (paper.TRAINING_DAYS * 86_400)
+    found: dict[str, tuple[float, str]] = {
+        "parameters": (parameters, "parameters"),
+        "neurons": (sum(neurons), "neurons"),
+        "input-dimension": (input_dimension, "values"),
+        "multiply-adds": (sum(macs), "multiply-adds an image"),
+        "multiply-adds-per-gpu": (sum(macs) / gpus, "multiply-adds an image"),
+        "largest-conv-share": (max(shares), "fraction of the weights"),
+        "conv1-side-without-padding": ((paper.CROP - 11) / 4 + 1, "places"),
+        "weighted-layers": (len(weights), "layers"),
+        "crop-variants": ((paper.STORED - paper.CROP + 1) ** 2 * 2, "variants of an image"),
+        "bits-per-label": (math.log2(p.classes), "bits"),
+        "images-per-second": (images_per_s, "images a second"),
+        "share-of-peak": (images_per_s * flop_per_image / (2 * paper.GTX_580_FLOPS), "fraction of the peak"),
+    }
+    found |= {f"neurons-{name}": (n, "neurons") for name, n in zip(names, neurons, strict=True)}
+    found |= {
+        f"kernel-inputs-{c}": (w[0].numel(), "values") for c, w in zip(CONVS, weights, strict=False) if w.dim() == 4
+    }
+    found |= {f"share-{c}": (share, "fraction of the weights") for c, share in zip(CONVS, shares, strict=False)}
+    return found
