@@ -21,10 +21,11 @@ import torch
 from repro import experiments
 from repro.data import DataError, Dataset
 from repro.data import load as load_data
+from repro.environment import describe
 from repro.experiments import Planned
 from repro.measure import Monitor, Task
 from repro.spec import Condition
-from repro.store import Trial, TrialSpec, load, locked
+from repro.store import Trial, TrialSpec, load, locked, save
 from repro.training.loop import Interrupted
 
 __all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pick_device", "prepare", "run"]
@@ -155,8 +156,11 @@ def _measure(task: Task, data: Dataset, monitor: Monitor) -> Trial | str:
             return "another process is running this trial; run the command again when it is done"
         try:
             trial: Trial = module.measure(task, data, monitor)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except RuntimeError as error:  # out of memory among them
+            words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+            failed = Trial(spec=task.spec, data_digest=data.digest, status="failed", message=words)
+            save(task.store, failed.model_copy(update={"environment": describe(task.device)}))
+            return words
         return trial
 
 
