@@ -2,30 +2,23 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
 
-from repro import __version__, spec
-
-if TYPE_CHECKING:
-    from repro.plan import Choice
-    from repro.spec import Claim
+from repro import __version__, plan, spec
+from repro.plan import Choice
+from repro.report.console import terminal
+from repro.spec import Claim
+from repro.store import StoreError, add_look, load, suggest, write_atomically
 
 DONE, REFUTED, WRONG_USE, NOT_DONE, NOTHING, INTERRUPTED = 0, 1, 2, 3, 4, 130
-TESTED = {
-    "REPRODUCED",
-    "DIRECTION",
-    "INCONCLUSIVE",
-    "NOT_REPRODUCED",
-    "TREND_CONSISTENT",
-    "TREND_CONTRARY",
-    "TREND_UNRESOLVED",
-}
 
 
 class Usage(click.ClickException):
@@ -39,29 +32,49 @@ class Usage(click.ClickException):
             click.echo(f"repro: {line}", err=True, file=file)
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Turn errors that a user can put right into Usage: exit code 2, one line each, never a traceback."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "repro"
+        raise Usage(f"{error.format_message().rstrip('.')}; see `{path} --help`") from error
+    except (spec.SpecError, StoreError) as error:
+        raise Usage(str(error)) from error
+
+
 class Group(click.Group):
-    """A command group that turns the package's own errors into one clear line each, and knows near names."""
+    """A command group that turns what a user can put right into one clear line each, and knows near names."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the group's own options."""
+        with _plainly():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors that a user can put right end with exit code 2, never with a traceback."""
-        from repro.store import StoreError
-
+        """Run the command; a stop or a reader that left is no fault of ours."""
         try:
-            return super().invoke(ctx)
-        except (spec.SpecError, StoreError) as error:
-            raise Usage(str(error)) from error
+            with _plainly():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except KeyboardInterrupt:
             click.echo("repro: interrupted", err=True)
             ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: not our fault
-            ctx.exit(DONE)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                ctx.exit(DONE)
+            raise Usage(f"cannot write the output: {error}") from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or name the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
-            raise Usage(f"no command {args[0]!r}{spec.suggest(args[0], known)}; there are {', '.join(known)}")
+            raise Usage(f"no command {args[0]!r}{suggest(args[0], known)}; there are {', '.join(known)}")
         return super().resolve_command(ctx, args)
 
 
@@ -72,10 +85,10 @@ def _claims(value: Path | None) -> Path:
     return directory
 
 
-def _claim(directory: Path, id_: str) -> "Claim":
+def _claim(directory: Path, id_: str) -> Claim:
     known = [path.stem for path in spec.claim_files(directory)]
     if id_ not in known:
-        raise Usage(f"unknown claim {id_!r}{spec.suggest(id_, known)}; `repro list` shows all {len(known)}")
+        raise Usage(f"unknown claim {id_!r}{suggest(id_, known)}; `repro list` shows all {len(known)}")
     return spec.load_claim(directory / f"{id_}.toml")
 
 
@@ -107,9 +120,9 @@ def main() -> None:
 @store_option
 def list_claims(claims: Path | None, store: Path) -> None:
     """List every claim with its last verdict."""
-    from repro.report import tables
+    from repro.report import summary, tables
 
-    _console().print(tables.registry(_summary(_claims(claims), store)))
+    terminal().print(tables.registry(summary.summarise(spec.load_registry(_claims(claims)), store)))
 
 
 @main.command()
@@ -118,28 +131,11 @@ def list_claims(claims: Path | None, store: Path) -> None:
 @store_option
 def show(id_: str, claims: Path | None, store: Path) -> None:
     """Show one claim: the statement, the conditions, what was found, every trial."""
-    from repro.report import summary, tables
+    from repro.report import details, summary
 
     claim = _claim(_claims(claims), id_)
     found = summary.summarise({id_: claim}, store)["claims"][0]
-    console = _console()
-    console.print(f"[bold]{claim.title}[/bold]")
-    figure = f", Figure {claim.source.figure}" if claim.source.figure else ""
-    console.print(f"Section {claim.source.section}{figure}: “{claim.source.text}”", highlight=False)
-    for e in claim.expect:
-        text = f"\nThe paper says {spec.published_text(e)}; {spec.band_text(e)} counts as that, because {e.because}."
-        console.print(text, highlight=False)
-    console.print(tables.conditions(found))
-    console.print(f"* the headline. {found['outcome']}: {found['reason']}", highlight=False)
-    for condition in found["conditions"]:
-        if condition["trials"]:
-            console.print(
-                f"\n[bold]{condition['name']}[/bold] {condition['outcome']}: {condition['reason']}", highlight=False
-            )
-            console.print(tables.trials(condition))
-            console.print(f"again: {condition['command']}", highlight=False)
-    for deviation in claim.deviations:
-        console.print(f"\nDiffers: {deviation.what} {deviation.effect}", highlight=False)
+    details.show(terminal(), claim, found)
 
 
 @main.command()
@@ -161,7 +157,7 @@ def new(id_: str, claims: Path) -> None:
     """Start a new claim file from the template."""
     path = claims / f"{id_}.toml"
     if not spec.is_name(id_):
-        raise Usage(f"{id_!r} cannot be an id; use lower-case letters, digits, dots and dashes")
+        raise Usage(f"{id_!r} cannot be an id; use {spec.NAME_RULE}")
     if path.exists():
         raise Usage(f"{path} is there already; choose another id, or edit it")
     template = (spec.default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8")
@@ -173,6 +169,14 @@ def new(id_: str, claims: Path) -> None:
     click.echo(f"wrote {path}; edit it, then `repro check {id_} --claims {claims}`")
 
 
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    """Return ``90s``, ``30m``, ``12h`` or ``3d`` in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise Usage(f"--budget {text!r} is not a time; write 90s, 30m, 12h or 3d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+
+
 @main.group(cls=Group)
 def run() -> None:
     """Run trials; the same command again goes on where it stopped."""
@@ -182,7 +186,8 @@ def run_options(command: Any) -> Any:
     """Add what both ways of running share."""
     options = (
         click.option("--seeds", type=click.IntRange(min=1), help="Run only the first N seeds of the plan."),
-        click.option("--budget", default="30m", show_default=True, help="Longest run to choose unasked."),
+        click.option("--budget", "budget_s", default="30m", show_default=True, callback=_seconds,
+                     help="Longest run to choose unasked."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials side by side."),
         click.option("--download", is_flag=True, help="Download data that is missing into --data."),
@@ -203,7 +208,8 @@ def run_claim(
 ) -> None:
     """Run the trials of one or more claims, and judge them."""
     directory = _claims(claims)
-    wanted = [(_claim(directory, id_), condition) for id_ in dict.fromkeys(ids)]
+    found = [_claim(directory, id_) for id_ in dict.fromkeys(ids)]
+    wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
     ctx.exit(_run(wanted, named=condition is None, **options))
 
 
@@ -216,48 +222,56 @@ def run_claim(
 def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
     """Run every claim of the registry: what fits, or every condition of one scale."""
     registry = list(spec.load_registry(_claims(claims)).values())
-    wanted: list[tuple[Claim, str | None]] = [(claim, None) for claim in registry]
+    wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in registry]
     if scale is not None:
-        wanted = [(claim, c.name) for claim in registry for c in claim.conditions.values() if c.scale == scale]
+        scaled = [(claim, c.name) for claim in registry for c in claim.conditions.values() if c.scale == scale]
+        wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
     if not wanted:
         click.echo(f"0 run: no claim has a condition of scale {scale}")
         ctx.exit(NOTHING)
     ctx.exit(_run(wanted, named=False, **options))
 
 
-def _run(wanted: Sequence[tuple["Claim", str | None]], *, named: bool, **options: Any) -> int:
-    """Run a condition of each claim, the one named or the one that fits, and return the exit code.
+def _run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
+    """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
 
     ``named``: the user asked for these claims and left the condition to us, so one that cannot test them is a miss.
     """
-    from repro import plan
     from repro.report.progress import Progress
-    from repro.store import add_look, load
 
     runner = _runner()
-    root, data, budget_s = options["store"], options["data"], _seconds(options["budget"])
-    console = _console()
+    root, data, download = options["store"], options["data"], options["download"]
+    console = terminal()
     failed: list[str] = []
     choices: list[tuple[Claim, Choice]] = []
     try:
         device = runner.pick_device(options["device"])
-        for claim, condition in wanted:
-            choice = plan.choose(
-                claim, wanted=condition, trials=load(root)[0], device=device.type, data=data,
-                download=options["download"], budget_s=budget_s, seeds=options["seeds"],
+        for claim, asked in wanted:
+            choice = asked or plan.choose(
+                claim, trials=load(root)[0], device=device.type, data=data, download=download,
+                budget_s=options["budget_s"], seeds=options["seeds"],
             )  # fmt: skip
-            seeds = choice.condition.seeds[: options["seeds"]]
-            console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})", highlight=False)
-            source = runner.prepare(choice.condition, data, download=options["download"])
-            add_look(root, claim.id, choice.condition.name, seeds)
             choices.append((claim, choice))
-            with Progress(console) as observer:
-                result = runner.run(
-                    claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
-                    jobs=options["jobs"], observer=observer,
-                )  # fmt: skip
-            failed += [f"{claim.id}: {line}" for line in result.failed]
-    except (runner.DataError, runner.DeviceError) as error:
+            if choice.condition is None:
+                continue
+            seeds = choice.condition.seeds[: options["seeds"]]
+            console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
+            try:
+                source = runner.prepare(choice.condition, data, download=download)
+            except runner.DataError as error:
+                failed.append(f"{claim.id}: {error}")
+                continue
+            add_look(root, claim.id, choice.condition.name, seeds)
+            try:
+                with Progress(console) as observer:
+                    result = runner.run(
+                        claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
+                        jobs=options["jobs"], observer=observer,
+                    )  # fmt: skip
+                failed += [f"{claim.id}: {line}" for line in result.failed]
+            except StoreError as error:
+                failed.append(f"{claim.id}: {error}")
+    except runner.DeviceError as error:
         raise Usage(str(error)) from error
     except runner.Interrupted:
         click.echo("repro: interrupted; every trial saved its state, and the same command goes on from there", err=True)
@@ -279,7 +293,7 @@ def _runner() -> Any:
     return runner
 
 
-def _conclude(choices: Sequence[tuple["Claim", "Choice"]], root: Path, console: Console, *, named: bool) -> int:
+def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Console, *, named: bool) -> int:
     """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
     from repro.report import summary, tables
 
@@ -287,30 +301,29 @@ def _conclude(choices: Sequence[tuple["Claim", "Choice"]], root: Path, console: 
     told = {claim["id"]: claim for claim in found["claims"]}
     code, outcomes = DONE, []
     for claim, choice in choices:
+        if choice.condition is None:
+            console.print(f"{claim.id} was not tested: {choice.why}")
+            outcomes.append("NOT_TESTED")
+            code = NOT_DONE if named else code
+            continue
         name = choice.condition.name
         console.print(tables.conditions(told[claim.id], only=(name,)))
         ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
-        console.print(f"{ran['outcome']}: {ran['reason']}", highlight=False)
+        console.print(f"{ran['outcome']}: {ran['reason']}")
         outcomes.append(ran["outcome"])
-        missed = named and ran["outcome"] not in tables.TESTED
+        as_claimed = (
+            name == claim.headline and ran["outcome"] == "SMOKE_OK"
+        )  # a claim that is no more than a smoke test
+        missed = named and not as_claimed and ran["outcome"] not in tables.TESTED
         if missed:
-            console.print(f"{claim.id} itself was not tested: {choice.why}", highlight=False)
+            console.print(f"{claim.id} itself was not tested: {choice.why}")
         if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
             code = NOT_DONE
         elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
             code = REFUTED
     counted = ", ".join(f"{outcomes.count(o)} {o}" for o in sorted(set(outcomes)))
-    console.print(f"{len(outcomes)} run: {counted}", highlight=False)
+    console.print(f"{len(outcomes)} run: {counted}")
     return code
-
-
-def _seconds(text: str) -> float:
-    """Return ``90s``, ``30m``, ``12h`` or ``3d`` in seconds."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    try:
-        return float(text[:-1]) * units[text[-1:]]
-    except (KeyError, ValueError):
-        raise Usage(f"--budget {text!r} is not a time; write 90s, 30m, 12h or 3d") from None
 
 
 @main.command()
@@ -324,21 +337,22 @@ def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path
     """Report every claim of the registry, judged from the records."""
     from repro.report import summary, tables
 
-    found = _summary(_claims(claims), store)
+    found = summary.summarise(spec.load_registry(_claims(claims)), store)
     for problem in found["problems"]:
         click.echo(f"repro: not used: {problem}", err=True)
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
-    if html is not None:
-        from repro.report import page
-        from repro.store import write_atomically
-
-        write_atomically(html, page.render(found, store).encode())
-        click.echo(f"wrote {html}")
     else:
-        _console().print(tables.claims(found))
-    click.echo(summary.counts_line(found["claims"]))
+        if html is not None:
+            from repro.report import page
+
+            write_atomically(html, page.render(found, store).encode())
+            click.echo(f"wrote {html}")
+        else:
+            terminal().print(tables.claims(found))
+        click.echo(summary.counts_line(found["claims"]))
+    if any(claim["outcome"] == "ERROR" for claim in found["claims"]):
+        ctx.exit(NOT_DONE)
     if summary.refuted(found["claims"]):
         ctx.exit(REFUTED)
 
@@ -347,11 +361,11 @@ def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path
 @click.option("--to", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Where to.")
 @claims_option
 @store_option
-def publish(to: Path, claims: Path | None, store: Path) -> None:
+@click.pass_context
+def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
     """Copy finished records to reports/, without checkpoints, and make its page again."""
     from repro import publishing
     from repro.report import page, summary
-    from repro.store import write_atomically
 
     copied, left_out = publishing.publish(store, to)
     for line in left_out:
@@ -359,6 +373,7 @@ def publish(to: Path, claims: Path | None, store: Path) -> None:
     found = summary.summarise(spec.load_registry(_claims(claims)), to)
     write_atomically(to / "index.html", page.render(found, to).encode())
     click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {to / 'index.html'}")
+    ctx.exit(DONE if copied else NOTHING)
 
 
 @main.command()
@@ -372,17 +387,6 @@ def doctor(ctx: click.Context, /) -> None:
         click.echo(f"{'ok  ' if fine else 'note' if fine is None else 'BAD '} {line}")
         trouble |= fine is False
     ctx.exit(WRONG_USE if trouble else DONE)
-
-
-def _summary(directory: Path, store: Path) -> dict[str, Any]:
-    from repro.report import summary
-
-    return summary.summarise(spec.load_registry(directory), store)
-
-
-def _console() -> Console:
-    """Return a console as wide as the terminal, and wide enough for whole rows where output is piped."""
-    return Console() if sys.stdout.isatty() else Console(width=max(160, int(os.environ.get("COLUMNS", "0") or 0)))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repro import experiments
-from repro.spec import Claim, Condition, SpecError, suggest
-from repro.store import Trial
+from repro.spec import Claim, Condition, SpecError
+from repro.store import Trial, suggest
 
 IMAGES = {"cifar10": 50_000, "embedded": 4_096}
 """Training images of each data set."""
@@ -28,9 +28,9 @@ class Cost(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The condition to run, and why, in one line."""
+    """The condition to run, None where nothing fits, and why, in one line."""
 
-    condition: Condition
+    condition: Condition | None
     why: str
 
 
@@ -38,11 +38,14 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
     """Return an upper bound of what is left on ``device`` (cpu or cuda), with the speed of like trials if any ran."""
     done = {trial.spec.key: trial for trial in trials}
     epochs = experiments.get(claim.experiment).planned_epochs(condition.arms, seeds, done)
-    images = IMAGES[condition.any_arm.dataset]
+    images = IMAGES.get(condition.any_arm.dataset, 0)
     found = [_speed(trial, images) for trial in trials if _like(trial, condition, device)]
     speeds = sorted(speed for speed in found if speed)
-    speed = speeds[len(speeds) // 2] if speeds else condition.assumed_speed.get(device, 0.0)
-    return Cost(epochs, speed, bool(speeds), epochs * images / speed if speed else float("inf"))
+    speed = (
+        speeds[len(speeds) // 2] if speeds else condition.assumed_speed.get("cpu" if device == "cpu" else "cuda", 0.0)
+    )
+    left = epochs * images
+    return Cost(epochs, speed, bool(speeds), left / speed if speed else float("inf") if left else 0.0)
 
 
 def _like(trial: Trial, condition: Condition, device: str) -> bool:
@@ -58,10 +61,17 @@ def _speed(trial: Trial, images: int) -> float | None:
         return None
 
 
+def named(claim: Claim, name: str) -> Choice:
+    """Return the condition that was asked for. Raises SpecError where the claim does not have it."""
+    if name not in claim.conditions:
+        known = ", ".join(claim.conditions)
+        raise SpecError(f"{claim.id} has no condition {name!r}{suggest(name, claim.conditions)}; it has {known}")
+    return Choice(claim.conditions[name], "as asked")
+
+
 def choose(
     claim: Claim,
     *,
-    wanted: str | None,
     trials: Sequence[Trial],
     device: str,
     data: Path | None,
@@ -69,17 +79,7 @@ def choose(
     budget_s: float,
     seeds: int | None = None,
 ) -> Choice:
-    """Return the condition to run: the one ``wanted``, else the headline, else the largest that fits.
-
-    Raises SpecError for a condition the claim does not have.
-    """
-    if wanted is not None:
-        if wanted not in claim.conditions:
-            known = ", ".join(claim.conditions)
-            raise SpecError(
-                f"{claim.id} has no condition {wanted!r}{suggest(wanted, claim.conditions)}; it has {known}"
-            )
-        return Choice(claim.conditions[wanted], "as asked")
+    """Return the condition to run unasked: the headline, else the largest that fits."""
     rest = [c for c in claim.conditions.values() if c.name != claim.headline]
     ordered = [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
     against: list[str] = []
@@ -89,7 +89,7 @@ def choose(
             role = "the headline" if condition.name == claim.headline else "the largest that fits"
             return Choice(condition, role + (f"; {against[0]}" if against else ""))
         against.append(f"{condition.name}: {reason}")
-    return Choice(ordered[-1], f"nothing fits; {against[-1]}")
+    return Choice(None, f"nothing fits; {against[0]}")
 
 
 def _obstacle(
@@ -99,7 +99,7 @@ def _obstacle(
     """Return why a condition cannot be run here, None where it can."""
     name = condition.any_arm.dataset
     if name in FOLDERS and not download and not (data and (data / FOLDERS[name]).is_dir()):
-        return f"no {FOLDERS[name]}/ in --data (or REPRO_DATA)"
+        return f"no {FOLDERS[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {FOLDERS[name]}/"
     left = cost(claim, condition, condition.seeds[:seeds], trials, device)
     if left.seconds > budget_s:
         how = "measured" if left.measured else "assumed"

@@ -24,10 +24,9 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
             if path.is_file():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
         copied += 1
-    fit = {t.spec.config.get("dataset") for t in trials if not unfit(t)}
-    if fit:
-        for path in (source / "plans").glob("*.json"):
-            store.write_atomically(target / "plans" / path.name, path.read_bytes())
+    for (claim, condition), looks in store.load_looks(source).items():
+        for seeds in looks:  # added to those published before: no look is forgotten
+            store.add_look(target, claim, condition, seeds)
     return copied, left_out
 
 

@@ -1,33 +1,50 @@
 """Claims: the strict, frozen form of ``claims/<id>.toml``. A spec holds data, never code."""
 
-import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from repro import experiments
-from repro.store import Frozen
+from repro.store import Frozen, faults_in, key_path, suggest
 
-SCHEMA = 1
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
 Scale = Literal["static", "paper", "reduced", "smoke"]
-OUTCOMES = (
-    "REPRODUCED", "DIRECTION", "INCONCLUSIVE", "NOT_REPRODUCED", "NOT_TESTED", "ERROR",
-    "TREND_CONSISTENT", "TREND_CONTRARY", "TREND_UNRESOLVED", "SMOKE_OK", "SMOKE_BROKEN",
-)  # fmt: skip
 Outcome = Literal[
     "REPRODUCED", "DIRECTION", "INCONCLUSIVE", "NOT_REPRODUCED", "NOT_TESTED", "ERROR",
     "TREND_CONSISTENT", "TREND_CONTRARY", "TREND_UNRESOLVED", "SMOKE_OK", "SMOKE_BROKEN",
 ]  # fmt: skip
-Text = Annotated[str, Field(min_length=1)]
-NAME = r"^[a-z0-9][a-z0-9.-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
-Number = Annotated[float, Field(allow_inf_nan=True)]
+
+NAME_RULE = "lower-case letters, digits and dashes, at most 64"
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` with line ends and runs of blanks folded into single blanks."""
+    text = " ".join(text.split())
+    if not text or not text.isprintable():
+        raise ValueError("needs text that can be printed")
+    return text
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be an id or a name, so also a file name that stays in its folder."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", text) is not None
+
+
+def _a_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"use {NAME_RULE}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
+Name = Annotated[str, AfterValidator(_a_name)]
+Bound = Annotated[float, Field(allow_inf_nan=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class SpecError(Exception):
@@ -38,24 +55,47 @@ class Source(Frozen):
     """Where the paper says it: section, figure or table, and its words, one sentence at most."""
 
     section: Text
-    figure: str | None = None
-    table: str | None = None
+    figure: Text | None = None
+    table: Text | None = None
     text: Text
 
 
 class Published(Frozen):
-    """A published value that is more or less than a number: an inequality, "about", or words."""
+    """The published value: in the file a number, or a table with an inequality, "about", or words."""
 
     op: Literal["=", "<", ">", "<=", ">="] = "="
-    value: Number | None = None
-    about: Number | None = None
-    words: str | None = None
+    value: float | None = None
+    about: float | None = None
+    words: Text | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, raw: Any) -> Any:
+        if isinstance(raw, int | float) and not isinstance(raw, bool):
+            return {"value": raw}
+        if not isinstance(raw, Mapping):
+            raise ValueError("give a number, or a table of op and value, about, or words")
+        return raw
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if sum(part is not None for part in (self.value, self.about, self.words)) != 1:
             raise ValueError("give one of value, about and words")
+        if self.op != "=" and self.value is None:
+            raise ValueError(f"op {self.op!r} goes with value")
         return self
+
+    @property
+    def number(self) -> float | None:
+        """The number in it, None where there are only words."""
+        return self.about if self.value is None else self.value
+
+    def within(self, low: float, high: float) -> bool:
+        """Whether the band holds it, and for an inequality also something beyond it."""
+        if self.number is None:
+            return True
+        reaches = {">": self.number < high, "<": low < self.number}.get(self.op[0], True)
+        return low <= self.number <= high and reaches
 
 
 class Expectation(Frozen):
@@ -69,42 +109,32 @@ class Expectation(Frozen):
     statistic: Literal["value", "ratio", "difference"]
     of: str
     over: str | None = None
-    published: Number | Published
-    accept: tuple[Number, Number]
-    null: Number | None = None
+    published: Published
+    accept: tuple[Bound, Bound]
+    null: float | None = None
     better: Literal["lower", "higher"] | None = None
     because: Text
     conditions: tuple[str, ...] = ()
     """The conditions it is for; empty for all."""
 
-    @field_validator("accept", "conditions", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
     @property
     def published_value(self) -> float | None:
         """The published number, None where the paper has words or an inequality alone."""
-        if isinstance(self.published, Published):
-            return (
-                self.published.value
-                if self.published.op == "=" and self.published.about is None
-                else self.published.about
-            )
-        return self.published
+        return self.published.number if self.published.op == "=" else None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         low, high = self.accept
         if not low < high:
             raise ValueError(f"accept must be [low, high] with low < high, not [{low:g}, {high:g}]")
-        value = self.published_value
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"accept [{low:g}, {high:g}] misses the published value {value:g}")
+        if not self.published.within(low, high):
+            raise ValueError(f"accept [{low:g}, {high:g}] misses the published value {published_text(self)}")
         if self.null is not None and low < self.null < high:
             raise ValueError(f"accept [{low:g}, {high:g}] holds null {self.null:g}: such a band could not be refuted")
         if (self.over is None) != (self.statistic == "value"):
             raise ValueError(f"statistic {self.statistic!r} needs {'no ' if self.statistic == 'value' else ''}'over'")
+        if self.of == self.over:
+            raise ValueError(f"of and over are both {self.of!r}; name two arms")
         if self.statistic == "ratio" and (low <= 0 or (self.null is not None and self.null <= 0)):
             raise ValueError("a ratio's accept and null are above 0")
         if self.statistic != "value" and self.null is None:
@@ -126,18 +156,21 @@ class Known(Frozen):
     because: Text
 
 
-class Condition(BaseModel):
+class _ConditionFile(Frozen):
+    """The part of a [conditions.NAME] table that every experiment has; the rest are experiment parameters."""
+
+    scale: Scale
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    note: Text | Literal[""] = ""
+    assumed_speed: dict[Literal["cpu", "cuda"], Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Images per second to plan with, by device type, until a trial was timed."""
+    deviations: tuple[Deviation, ...] = ()
+
+
+class Condition(_ConditionFile):
     """Where and how a claim is measured; ``arms`` are the experiment's parameters, one set an arm."""
 
-    model_config = Frozen.model_config | {"arbitrary_types_allowed": True}
-
     name: str
-    scale: Scale
-    seeds: tuple[int, ...]
-    note: str = ""
-    assumed_speed: dict[str, float] = {}
-    """Images per second to plan with, by device type (cpu, cuda), until a trial was timed."""
-    deviations: tuple[Deviation, ...] = ()
     arms: dict[str, Any]
 
     @property
@@ -146,198 +179,142 @@ class Condition(BaseModel):
         return next(iter(self.arms.values()))
 
 
-class Claim(BaseModel):
-    """One checkable statement of the paper."""
+class _Statement(Frozen):
+    """What a claim file and a claim have alike."""
 
-    model_config = Frozen.model_config
-
-    id: str
-    title: Text
-    experiment: str
-    statements: tuple[int, ...]
-    headline: str
-    source: Source
-    factors: dict[str, dict[str, Any]]
-    """What each arm sets, as written."""
-    confounds: tuple[str, ...] = ()
-    expect: tuple[Expectation, ...]
-    conditions: dict[str, Condition]
-    deviations: tuple[Deviation, ...] = ()
-    known: Known | None = None
-    path: str = ""
-
-
-class _ConditionFile(Frozen):
-    """The part of a [conditions.NAME] table that every experiment has; the rest are experiment parameters."""
-
-    scale: Scale
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    note: str = ""
-    assumed_speed: dict[Literal["cpu", "cuda"], float] = Field(default_factory=dict)
-    deviations: tuple[Deviation, ...] = ()
-
-    @field_validator("seeds", "deviations", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-
-class _ClaimFile(Frozen):
-    """A claim file, key by key."""
-
-    schema_: Annotated[Literal[1], Field(alias="schema")]
     id: Name
     title: Text
     experiment: str
     statements: tuple[Annotated[int, Field(ge=1, le=STATEMENTS)], ...]
     headline: str
     source: Source
-    arms: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     confounds: tuple[str, ...] = ()
     expect: Annotated[tuple[Expectation, ...], Field(min_length=1)]
-    conditions: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     deviations: tuple[Deviation, ...] = ()
     known: Known | None = None
 
-    @field_validator("statements", "confounds", "expect", "deviations", mode="before")
-    @classmethod
-    def _tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+
+class _ClaimFile(_Statement):
+    """A claim file, key by key."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")]
+    arms: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    conditions: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+
+
+class Claim(_Statement):
+    """One checkable statement of the paper."""
+
+    conditions: dict[str, Condition]
 
 
 def load_claim(path: Path) -> Claim:
-    """Return the claim of one file. Raises SpecError, naming every fault the file has."""
+    """Return the claim of one file. Raises SpecError, naming the faults it has, one a line."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = _tuples(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not TOML: {error}") from error
-    file = _validated(path, _ClaimFile, raw, ())
     faults: list[str] = []
-    if file.id != path.stem:
-        faults.append(f"id: {file.id!r} must be the file's name, {path.stem!r}")
-    if file.experiment not in experiments.names():
-        raise SpecError(f"{path}: experiment: {_unknown(file.experiment, experiments.names())}")
-    experiment = experiments.get(file.experiment)
-    conditions = {}
-    for name, table in file.conditions.items():
-        common = {key: value for key, value in table.items() if key in _ConditionFile.model_fields}
-        rest = {key: value for key, value in table.items() if key not in common}
-        own = _validated(path, _ConditionFile, common, ("conditions", name))
-        arms = {
-            arm: _validated(
-                path,
-                experiment.Parameters,
-                _tuples({**rest, **factors}),
-                ("conditions", name),
-                _ConditionFile.model_fields,
-            )
-            for arm, factors in file.arms.items()
-        }
-        conditions[name] = Condition(
-            name=name, arms=arms, **own.model_dump(exclude={"deviations"}), deviations=own.deviations
-        )
-    faults += _arm_faults(file, experiment.FACTORS)
-    faults += _reference_faults(file, experiment.METRICS)
-    faults += [
-        f"conditions.{c.name}.seeds: {fault}"
-        for c in conditions.values()
-        for fault in experiment.seed_faults(c.any_arm, c.seeds)
-    ]
+    file = _valid(_ClaimFile, raw, faults)
+    _refuse(path, faults)
+    faults += _reference_faults(file, path.stem)
+    _refuse(path, faults)
+    conditions = {name: _condition(name, file, faults) for name in file.conditions}
+    _refuse(path, faults)
+    return Claim(**{name: getattr(file, name) for name in _Statement.model_fields}, conditions=conditions)
+
+
+def _tuples(value: Any) -> Any:
+    """Return what tomllib read with tuples for lists: a claim does not change."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _refuse(path: Path, faults: list[str]) -> None:
+    """Raise SpecError where there are faults, each once."""
     if faults:
-        raise SpecError("\n".join(f"{path}: {fault}" for fault in faults))
-    return Claim(
-        id=file.id, title=file.title, experiment=file.experiment, statements=file.statements, headline=file.headline,
-        source=file.source, factors=file.arms, confounds=file.confounds, expect=file.expect, conditions=conditions,
-        deviations=file.deviations, known=file.known, path=str(path),
-    )  # fmt: skip
+        raise SpecError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
 
 
-def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-
-
-def _arm_faults(file: _ClaimFile, factors: tuple[str, ...]) -> list[str]:
-    """Return what is wrong with the arms: factors the experiment lacks, more than one difference undeclared."""
-    faults = [
-        f"arms.{arm}.{key}: an arm may set only {', '.join(factors)}; everything else belongs in a condition"
-        for arm, table in file.arms.items()
-        for key in table
-        if key not in factors
+def _condition(name: str, file: _ClaimFile, faults: list[str]) -> Any:
+    """Return one condition with the parameters of every arm, None where it adds to ``faults``."""
+    experiment = experiments.get(file.experiment)
+    common = {key: value for key, value in file.conditions[name].items() if key in _ConditionFile.model_fields}
+    rest = {key: value for key, value in file.conditions[name].items() if key not in common}
+    own = _valid(_ConditionFile, common, faults, {}, ("conditions", name))
+    arms = {
+        arm: _valid(
+            experiment.Parameters, rest | factors, faults, dict.fromkeys(factors, ("arms", arm)), ("conditions", name),
+            _ConditionFile.model_fields,
+        )
+        for arm, factors in file.arms.items()
+    }  # fmt: skip
+    if own is None or None in arms.values():
+        return None
+    condition = Condition(name=name, arms=arms, **{key: getattr(own, key) for key in _ConditionFile.model_fields})
+    faults += [
+        f"conditions.{name}.seeds: {fault}" for fault in experiment.seed_faults(condition.any_arm, condition.seeds)
     ]
-    keys = {key for table in file.arms.values() for key in table}
-    differing = sorted(key for key in keys if len({repr(table.get(key)) for table in file.arms.values()}) > 1)
-    undeclared = [key for key in differing if key not in file.confounds]
+    return condition
+
+
+def _reference_faults(file: _ClaimFile, stem: str) -> list[str]:
+    """Return names that a claim uses and does not have, and arms that are not comparable."""
+    if file.experiment not in experiments.names():
+        return [f"experiment: {_unknown(file.experiment, experiments.names())}"]
+    experiment = experiments.get(file.experiment)
+    used = [("headline", file.headline, file.conditions)]
+    used += [(f"confounds[{i}]", name, experiment.FACTORS) for i, name in enumerate(file.confounds)]
+    for i, e in enumerate(file.expect):
+        used += [(f"expect[{i}].metric", e.metric, experiment.METRICS), (f"expect[{i}].of", e.of, file.arms)]
+        used += [(f"expect[{i}].over", e.over, file.arms)] if e.over is not None else []
+        used += [(f"expect[{i}].conditions[{j}]", name, file.conditions) for j, name in enumerate(e.conditions)]
+    faults = [f"id: {file.id!r} must be the file's name, {stem!r}"] if file.id != stem else []
+    faults += [f"{key}: {_unknown(name, known)}" for key, name, known in used if name not in known]
+    faults += [
+        f"conditions.{name}: no [[expect]] is for it"
+        for name in file.conditions
+        if all(e.conditions and name not in e.conditions for e in file.expect)
+    ]
+    return faults + list(_arm_faults(file, experiment.FACTORS))
+
+
+def _arm_faults(file: _ClaimFile, factors: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with the arms: keys of the condition, no difference, more than one undeclared."""
+    keys = sorted({key for table in file.arms.values() for key in table})
+    for arm, table in file.arms.items():
+        for key in table.keys() - set(factors):
+            allowed = f"an arm may set only {', '.join(factors)}; everything else belongs in a condition"
+            yield f"{key_path(('arms', arm, key))}: {allowed}"
+    for name, table in file.conditions.items():
+        for key in table.keys() & set(keys) & set(factors):
+            yield f"conditions.{name}.{key}: the arms set it too; leave it to one of them"
+    values = {key: {repr(table.get(key)) for table in file.arms.values()} for key in keys if key in factors}
+    undeclared = [key for key, found in values.items() if len(found) > 1 and key not in file.confounds]
     if len(undeclared) > 1:
-        faults.append(f"arms: they differ in {', '.join(undeclared)}; keep one and list the others in 'confounds'")
-    return faults
-
-
-def _reference_faults(file: _ClaimFile, metrics: tuple[str, ...]) -> list[str]:
-    """Return names that a claim uses and does not have."""
-    faults = []
-    if file.headline not in file.conditions:
-        faults.append(f"headline: {_unknown(file.headline, file.conditions)}")
-    for i, expectation in enumerate(file.expect):
-        if expectation.metric not in metrics:
-            faults.append(f"expect[{i}].metric: {_unknown(expectation.metric, metrics)}")
-        for key, arm in (("of", expectation.of), ("over", expectation.over)):
-            if arm is not None and arm not in file.arms:
-                faults.append(f"expect[{i}].{key}: {_unknown(arm, file.arms)}")
-        faults += [
-            f"expect[{i}].conditions: {_unknown(name, file.conditions)}"
-            for name in expectation.conditions
-            if name not in file.conditions
-        ]
-    return faults
-
-
-def is_name(text: str) -> bool:
-    """Whether ``text`` can be the id of a claim, so also a file name that stays in its folder."""
-    return re.fullmatch(NAME, text) is not None
-
-
-def suggest(name: str, known: Any) -> str:
-    """Return " (did you mean X?)" for the known name nearest to ``name``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+        yield f"arms: they differ in {', '.join(undeclared)}; keep one and list the others in 'confounds'"
+    tables = list(file.arms.values())
+    if any(table in tables[:i] for i, table in enumerate(tables)):
+        yield f"arms: two of {', '.join(file.arms)} are alike; arms differ in one of {', '.join(factors)}"
 
 
 def _unknown(name: str, known: Any) -> str:
     return f"unknown name {name!r}{suggest(name, known)}; known: {', '.join(sorted(known))}"
 
 
-def _validated(path: Path, model: Any, table: Mapping[str, Any], at: tuple[str, ...], also: Iterable[str] = ()) -> Any:
-    """Return ``table`` as a ``model``, or raise SpecError; ``also`` are keys allowed beside the model's own."""
+def _valid(
+    model: Any, table: Mapping[str, Any], faults: list[str], homes: Mapping[str, tuple[str, ...]] = {},
+    at: tuple[str, ...] = (), also: Collection[str] = (),
+) -> Any:  # fmt: skip
+    """Return ``table`` as a ``model``, or add to ``faults`` and return None; see ``faults_in``."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        allowed = sorted({*also, *(field.alias or name for name, field in model.model_fields.items())})
-        lines = {_fault(fault, at, allowed): None for fault in error.errors()}  # each once, in order
-        raise SpecError("\n".join(f"{path}: {line}" for line in lines)) from None
-
-
-def _fault(fault: Any, at: tuple[str, ...], allowed: list[str]) -> str:
-    """Return one pydantic fault as "key.path: what is wrong; what is allowed"."""
-    loc = [str(part) for part in fault["loc"] if part not in ("float", "Published")]
-    key = re.sub(r"\.(\d+)", r"[\1]", ".".join([*at, *loc]))
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        if len(loc) > 1:
-            owner = _owner(loc)
-            allowed = sorted(owner.model_fields) if owner else []
-        return f"{key}: unknown key{suggest(loc[-1], allowed)}; allowed: {', '.join(allowed)}"
-    if fault["type"] == "missing":
-        return f"{key}: missing"
-    shown = fault.get("input")
-    return f"{key}: {message}" + (f", not {shown!r}" if isinstance(shown, str | int | float | bool) else "")
-
-
-def _owner(loc: list[str]) -> Any:
-    """Return the model that a nested key belongs to, None where it cannot be told."""
-    owners = {"source": Source, "expect": Expectation, "deviations": Deviation, "known": Known, "published": Published}
-    return next((owners[part] for part in reversed(loc[:-1]) if part in owners), None)
+        faults += faults_in(error, model, homes, at, also)
+        return None
 
 
 def default_claims() -> Path:
@@ -376,13 +353,13 @@ def expectations(claim: Claim, condition: str) -> list[Expectation]:
 def published_text(expectation: Expectation) -> str:
     """Return the published value as a reader expects it: ``6``, ``> 1``, ``about 2``, ``slightly less time``."""
     published = expectation.published
-    if not isinstance(published, Published):
-        return f"{published:g}"
     if published.words is not None:
         return published.words
-    if published.about is not None:
-        return f"about {published.about:g}"
-    return f"{published.value:g}" if published.op == "=" else f"{published.op} {published.value:g}"
+    return (
+        f"about {published.about:g}"
+        if published.about is not None
+        else (f"{published.value:g}" if published.op == "=" else f"{published.op} {published.value:g}")
+    )
 
 
 def band_text(expectation: Expectation) -> str:

@@ -11,13 +11,16 @@ finds its own work again and two claims share a trial they both need.
 
 import contextlib
 import csv
+import difflib
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import reprlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -30,9 +33,76 @@ class StoreError(Exception):
 
 
 class Frozen(BaseModel):
-    """A strict value: no unknown keys, no silent conversions, no changes once made."""
+    """A strict value: no unknown keys, no silent conversions, no NaN or infinity, no changes once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def faults_in(
+    error: ValidationError, model: Any, homes: Mapping[str, tuple[str, ...]] = {}, at: tuple[str, ...] = (),
+    also: Collection[str] = (),
+) -> list[str]:  # fmt: skip
+    """Return what is wrong with a ``model``'s table, each as "key path: what is wrong; what is allowed".
+
+    The table lies ``at`` a key path, but for keys with ``homes`` of their own; ``also`` are keys allowed beside it.
+    """
+    found = error.errors()
+    faults = []
+    for fault in found:
+        loc = fault["loc"]
+        if not any(other["loc"][: len(loc)] == loc != other["loc"] for other in found):  # said by a part of it
+            home = homes.get(str(loc[0]), at) if loc else at
+            faults.append(f"{key_path((*home, *loc))}: {_wrong(fault, model, also)}".removeprefix(": "))
+    return faults
+
+
+_WORDS = (
+    (r"^Value error, | after validation", ""), (r"a valid tuple", "a list"), (r"^Tuple", "The list"),
+    (r"a valid dictionary( or instance of \w+)?", "a table"),
+)  # fmt: skip
+"""What pydantic says, and how a reader of TOML says it."""
+
+
+def _wrong(fault: Any, model: Any, also: Collection[str]) -> str:
+    """Return one fault that pydantic found as "what is wrong; what is allowed", in the words of TOML."""
+    loc = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        allowed = sorted({*_keys(model, loc[:-1]), *(also if len(loc) == 1 else ())})
+        return f"unknown key{suggest(str(loc[-1]), allowed)}; allowed: {', '.join(allowed)}"
+    if fault["type"] == "missing":
+        return "missing"
+    message: str = fault["msg"]
+    for theirs, ours in _WORDS:
+        message = re.sub(theirs, ours, message)
+    shown = fault.get("input")
+    return message + (f", not {reprlib.repr(shown)}" if isinstance(shown, str | int | float | bool) else "")
+
+
+def _keys(model: Any, loc: Collection[str | int]) -> list[str]:
+    """Return the keys of the table that lies at ``loc`` inside a ``model``."""
+    for part in loc:
+        if isinstance(part, str):
+            inner: Any = model.model_fields[part].annotation
+            while not hasattr(inner, "model_fields"):  # tuple[Model, ...] or Model | None
+                inner = get_args(inner)[0]
+            model = inner
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def key_path(parts: Collection[str | int]) -> str:
+    """Return a key path as TOML writes it, ``expect[0].accept``, with odd keys quoted."""
+    keys = [part for part in parts if part != "[key]"]
+    text = "".join(
+        f"[{key}]" if isinstance(key, int) else "." + (key if re.fullmatch(r"[\w-]+", key) else json.dumps(key))
+        for key in keys
+    )
+    return text.removeprefix(".")
+
+
+def suggest(name: str, known: Any) -> str:
+    """Return " (did you mean X?)" for the known name nearest to ``name``, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class TrialSpec(Frozen):
@@ -104,7 +174,7 @@ def folder(root: Path, identity: str) -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` whole or not at all, also through a crash. Raises StoreError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -152,18 +222,29 @@ def load(root: Path) -> tuple[list[Trial], list[str]]:
     problems: list[str] = []
     for path in sorted((root / "trials").glob("*/record.json")):
         try:
-            trial = Trial.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-            problems.append(f"{path}: not a usable record ({first}); remove its folder to run the trial again")
-            continue
-        if trial.schema_ != SCHEMA:
-            problems.append(f"{path}: record schema {trial.schema_}, this version reads {SCHEMA}")
-        elif trial.identity != path.parent.name:
-            problems.append(f"{path}: its content belongs in {trial.identity}; edited or copied records are not used")
+            trial = _record(path)
+        except StoreError as error:
+            problems.append(f"{path}: {error}")
         else:
             trials.append(trial)
     return trials, problems
+
+
+def _record(path: Path) -> Trial:
+    """Return the trial recorded at ``path``. Raises StoreError, saying why it cannot be used."""
+    try:
+        content = path.read_bytes()
+        schema = json.loads(content).get("schema", SCHEMA)
+        if schema != SCHEMA:
+            raise StoreError(f"record schema {schema}, this version reads {SCHEMA}")
+        trial = Trial.model_validate_json(content)
+        identity = trial.identity
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
+        raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
+    if identity != path.parent.name:
+        raise StoreError(f"its content belongs in {identity}; edited or copied records are not used")
+    return trial
 
 
 class Looks(Frozen):
@@ -172,7 +253,7 @@ class Looks(Frozen):
     schema_: int = Field(alias="schema", default=SCHEMA)
     claim: str
     condition: str
-    looks: tuple[tuple[int, ...], ...]
+    looks: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...]
 
 
 def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
@@ -192,7 +273,12 @@ def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]
         try:
             looks = Looks.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise StoreError(f"{path}: not a usable plan ({type(error).__name__}); remove or restore it") from error
+            told = faults_in(error, Looks)[0] if isinstance(error, ValidationError) else error.strerror
+            raise StoreError(f"{path}: not a usable plan ({told}); remove or restore it") from error
+        if path.stem != f"{looks.claim}.{looks.condition}":
+            raise StoreError(
+                f"{path}: its content is the plan of {looks.claim}.{looks.condition}; remove or restore it"
+            )
         found[looks.claim, looks.condition] = looks.looks
     return found
 
@@ -202,7 +288,11 @@ def evidence_digest(root: Path) -> str:
     digest = hashlib.sha256()
     files = [*root.glob("trials/*/record.json"), *root.glob("trials/*/curve.csv"), *root.glob("plans/*.json")]
     for path in sorted(files):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}; remove or restore it") from error
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -18,23 +18,24 @@ NUMERICS = 1
 EVIDENCE = "computed"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVS = LAYERS[:5]
-METRICS = (
-    "parameters",
-    "neurons",
-    "input-dimension",
-    "multiply-adds",
-    "multiply-adds-per-gpu",
-    "largest-conv-share",
-    "conv1-side-without-padding",
-    "weighted-layers",
-    "crop-variants",
-    "bits-per-label",
-    "images-per-second",
-    "share-of-peak",
-    *(f"neurons-{layer}" for layer in LAYERS),
-    *(f"kernel-inputs-{layer}" for layer in CONVS),
-    *(f"share-{layer}" for layer in CONVS),
-)
+UNITS = {
+    "parameters": "parameters",
+    "neurons": "neurons",
+    "input-dimension": "values",
+    "multiply-adds": "multiply-adds an image",
+    "multiply-adds-per-gpu": "multiply-adds an image",
+    "largest-conv-share": "fraction of the weights",
+    "conv1-side-without-padding": "places",
+    "weighted-layers": "layers",
+    "crop-variants": "variants of an image",
+    "bits-per-label": "bits",
+    "images-per-second": "images a second",
+    "share-of-peak": "fraction of the peak",
+    **{f"neurons-{layer}": "neurons" for layer in LAYERS},
+    **{f"kernel-inputs-{layer}": "values" for layer in CONVS},
+    **{f"share-{layer}": "fraction of the weights" for layer in CONVS},
+}
+METRICS = tuple(UNITS)
 
 
 class Parameters(CommonParameters):

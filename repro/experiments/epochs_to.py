@@ -21,7 +21,8 @@ from repro.store import Trial, TrialSpec
 NAME = "epochs-to"
 NUMERICS = 1
 METRICS = ("epochs-to",)
-UNIT = "epochs"
+UNITS = {"epochs-to": "epochs"}
+EVIDENCE = "measured"
 MEASUREMENT = "epochs-to"
 TRAINED = "epochs-trained"
 SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target

@@ -9,7 +9,7 @@ from torch import nn
 
 from repro import environment, paper
 from repro.data import Dataset
-from repro.experiments.count import CONVS, LAYERS, Parameters
+from repro.experiments.count import CONVS, LAYERS, UNITS, Parameters
 from repro.measure import Monitor, Task
 from repro.models.alexnet import AlexNet, build, layers
 from repro.store import Measurement, Trial, save
@@ -23,7 +23,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG0
         spec=task.spec,
         data_digest=data.digest,
         status="completed",
-        measurements=tuple(Measurement(name=name, value=float(v), unit=unit) for name, (v, unit) in count(p).items()),
+        measurements=tuple(Measurement(name=name, value=value, unit=UNITS[name]) for name, value in count(p).items()),
         environment=environment.describe(torch.device("cpu")),
         started=started,
         duration_s=round(time.monotonic() - clock, 3),
@@ -32,8 +32,8 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG0
     return trial
 
 
-def count(p: Parameters) -> dict[str, tuple[float, str]]:
-    """Return every metric that the network ``p`` has, with its unit."""
+def count(p: Parameters) -> dict[str, float]:
+    """Return every metric that the network ``p`` has, in the units of ``repro.experiments.count.UNITS``."""
     net = AlexNet(protocol=p.protocol, towers=p.towers, overlapping=p.overlapping, removed=p.removed, classes=p.classes)
     with torch.device("meta"):
         model, x = build(layers(net), size=net.size), torch.empty(1, 3, net.size, net.size)
@@ -52,23 +52,22 @@ def count(p: Parameters) -> dict[str, tuple[float, str]]:
     backward = 2 * sum(macs) - macs[0]  # no gradient of the input pixels is needed
     flop_per_image = 2 * (sum(macs) + backward)
     images_per_s = paper.EPOCHS * paper.TRAINING_IMAGES / (paper.TRAINING_DAYS * 86_400)
-    found: dict[str, tuple[float, str]] = {
-        "parameters": (parameters, "parameters"),
-        "neurons": (sum(neurons), "neurons"),
-        "input-dimension": (input_dimension, "values"),
-        "multiply-adds": (sum(macs), "multiply-adds an image"),
-        "multiply-adds-per-gpu": (sum(macs) / gpus, "multiply-adds an image"),
-        "largest-conv-share": (max(shares), "fraction of the weights"),
-        "conv1-side-without-padding": ((paper.CROP - 11) / 4 + 1, "places"),
-        "weighted-layers": (len(weights), "layers"),
-        "crop-variants": ((paper.STORED - paper.CROP + 1) ** 2 * 2, "variants of an image"),
-        "bits-per-label": (math.log2(p.classes), "bits"),
-        "images-per-second": (images_per_s, "images a second"),
-        "share-of-peak": (images_per_s * flop_per_image / (2 * paper.GTX_580_FLOPS), "fraction of the peak"),
+    found = {
+        "parameters": parameters,
+        "neurons": sum(neurons),
+        "input-dimension": input_dimension,
+        "multiply-adds": sum(macs),
+        "multiply-adds-per-gpu": sum(macs) / gpus,
+        "largest-conv-share": max(shares),
+        "conv1-side-without-padding": (paper.CROP - 11) / 4 + 1,
+        "weighted-layers": len(weights),
+        "crop-variants": (paper.STORED - paper.CROP + 1) ** 2 * 2,
+        "bits-per-label": math.log2(p.classes),
+        "images-per-second": images_per_s,
+        "share-of-peak": images_per_s * flop_per_image / (2 * paper.GTX_580_FLOPS),
     }
-    found |= {f"neurons-{name}": (n, "neurons") for name, n in zip(names, neurons, strict=True)}
-    found |= {
-        f"kernel-inputs-{c}": (w[0].numel(), "values") for c, w in zip(CONVS, weights, strict=False) if w.dim() == 4
-    }
-    found |= {f"share-{c}": (share, "fraction of the weights") for c, share in zip(CONVS, shares, strict=False)}
-    return found
+    kernels = [w[0].numel() for w in weights if w.dim() == 4]
+    found |= {f"neurons-{name}": n for name, n in zip(names, neurons, strict=True)}
+    found |= {f"kernel-inputs-{conv}": n for conv, n in zip(CONVS, kernels, strict=False)}
+    found |= {f"share-{conv}": share for conv, share in zip(CONVS, shares, strict=False)}
+    return {name: float(value) for name, value in found.items()}

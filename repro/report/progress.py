@@ -13,9 +13,9 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=20),
-            progress.TextColumn("{task.fields[words]}"),
+            progress.TextColumn("{task.fields[words]}", markup=False),
             progress.TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -44,7 +44,7 @@ class Progress:
             self.bars.remove_task(task)
         at = next((f"{m.value:.2f} {m.unit}" for m in trial.measurements if m.name == planned.spec.experiment), "")
         told = f"{trial.status} {at or trial.message} ({trial.duration_s:.0f} s)"
-        self.console.print(f"{_name(planned)}: {told}", highlight=False)
+        self.console.print(f"{_name(planned)}: {told}")
 
 
 def _name(planned: Planned) -> str:

@@ -33,8 +33,19 @@ def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
             "counts": counts(claims),
             "problems": problems,
             "claims": claims,
+            "errata": [claim["id"] for claim in claims if _erratum(claim)],
         }
     )
+    return found
+
+
+def _erratum(claim: Mapping[str, Any]) -> bool:
+    """Whether the paper contradicts itself: a statement that follows from its own text by arithmetic, and does not."""
+    return claim["outcome"] == "NOT_REPRODUCED" and _headline(claim)["evidence"] == "computed"
+
+
+def _headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
     return found
 
 
@@ -82,14 +93,14 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
 
 
 def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
-    condition = claim.conditions[name]
-    shared = condition.any_arm.model_dump(mode="json", exclude=set(experiments.get(claim.experiment).FACTORS))
+    condition, experiment = claim.conditions[name], experiments.get(claim.experiment)
+    shared = condition.any_arm.model_dump(mode="json", exclude=set(experiment.FACTORS))
     return {
         "name": name,
         "scale": condition.scale,
         "dataset": condition.any_arm.dataset,
         "protocol": condition.any_arm.protocol,
-        "evidence": "none" if condition.scale == "smoke" else "measured",
+        "evidence": "none" if condition.scale == "smoke" else experiment.EVIDENCE,
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "note": condition.note,
@@ -99,7 +110,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
-        "estimates": [_estimate(j, experiments.get(claim.experiment).UNIT) for j in verdict.judged],
+        "estimates": [_estimate(j, experiment.UNITS[j.expectation.metric]) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
     }
@@ -107,7 +118,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
 
 def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     seeds = "" if verdict.seeds == claim.conditions[name].seeds else f" --seeds {len(verdict.seeds)}"
-    data = "" if claim.conditions[name].any_arm.dataset == "embedded" else " --data DIR"
+    data = " --data DIR" if claim.conditions[name].any_arm.dataset == "cifar10" else ""
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 

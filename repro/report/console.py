@@ -1,0 +1,23 @@
+"""Where reports go on the command line."""
+
+import shutil
+import sys
+from io import TextIOWrapper
+
+from rich.console import Console
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the command line decides what that means
+
+
+def terminal() -> Console:
+    """Return a console as wide as the terminal, and wide enough for whole rows where output is piped.
+
+    Text of claim files is shown as it stands: no markup, no emoji codes.
+    """
+    width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞
+    return _Output(width=width, markup=False, emoji=False, highlight=False)

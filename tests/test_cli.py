@@ -1,0 +1,282 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from repro import store
+from repro.cli import main
+from repro.spec import default_claims
+from repro.store import Measurement, Trial, TrialSpec
+
+REPRO = [sys.executable, "-m", "repro.cli"]
+
+
+@pytest.fixture
+def repro(tmp_path, monkeypatch):
+    """Run a command in an empty folder; no traceback may ever come out of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRO_DATA", raising=False)
+
+    def _repro(*args):
+        result = CliRunner().invoke(main, [str(arg) for arg in args], prog_name="repro")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
+
+    return _repro
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["lst"], "did you mean list?"),
+        (["--nope"], "No such option"),
+        (["list", "--nope"], "see `repro list --help`"),
+        (["run", "clam", "x"], "did you mean claim?"),
+        (["run", "claim"], "Missing argument"),
+        (["show", "relu-speedupp"], "did you mean relu-speedup?"),
+        (["show", "../relu-speedup"], "unknown claim"),
+        (["check", "TEMPLATE"], "unknown claim"),
+        (["run", "claim", "relu-speedup", "nope"], "unknown claim 'nope'"),
+        (["run", "claim", "relu-speedup", "--condition", "smok"], "did you mean smoke?"),
+        (["run", "claim", "relu-speedup", "--seeds", "0"], "--seeds"),
+        (["run", "claim", "relu-speedup", "--jobs", "0"], "--jobs"),
+        (["run", "claim", "relu-speedup", "--budget", "nonsense"], "write 90s, 30m, 12h or 3d"),
+        (["run", "claim", "relu-speedup", "--budget", "nanh"], "write 90s, 30m, 12h or 3d"),
+        (["run", "claim", "relu-speedup", "--budget", "-5m"], "write 90s, 30m, 12h or 3d"),
+        (["run", "claim", "relu-speedup", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        (["run", "claim", "relu-speedup", "--device", "cuda:99"], "no such GPU"),
+        (["run", "all", "--scale", "big"], "'smoke'"),
+        (["new", "../x"], "cannot be an id"),
+        (["new", "a" * 300], "cannot be an id"),
+        (["new", "x", "--claims", "file"], "cannot write"),
+        (["list", "--claims", "file"], "pass --claims DIR"),
+        (["list", "--claims", "nowhere"], "pass --claims DIR"),
+        (["list", "--claims", "empty"], "pass --claims DIR"),
+        (["list", "--store", "file"], "--store"),
+        (["run", "claim", "relu-speedup", "--condition", "smoke", "--store", "file/x"], "cannot write file/x"),
+        (["report", "--html", ""], "cannot write"),
+        (["report", "--html", "file/x.html"], "cannot write"),
+        (["publish", "--store", "nowhere"], "no records here"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(repro, tmp_path, args, said):
+    """What a user can put right is one line on stderr behind the program's name, with exit code 2."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    result = repro(*args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("repro: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert said in result.stderr
+
+
+def test_what_was_asked_for_and_could_not_be_tested_is_exit_code_3(repro):
+    """Missing data, and a budget that nothing fits, are misses of a named claim, and the last line counts them."""
+    missing = repro("run", "claim", "relu-speedup", "--condition", "cifar10", "--data", "nowhere")
+    assert missing.exit_code == 3
+    assert "nowhere/cifar-10-batches-py/data_batch_1 is missing" in missing.stderr
+    over = repro("run", "claim", "relu-speedup", "--budget", "1s")
+    assert over.exit_code == 3
+    assert over.stdout.splitlines()[-1] == "1 run: 1 NOT_TESTED"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04torn"], ids=["missing", "empty", "altered"])
+def test_damaged_data_is_named(repro, tmp_path, content):
+    """The first file of a data set that is missing or altered is named, altered ones with their sum."""
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    result = repro("run", "claim", "relu-speedup", "--condition", "cifar10", "--data", tmp_path)
+    assert result.exit_code == 3
+    assert str(path) in result.stderr
+    assert content is None or re.search(r"md5 [0-9a-f]{32}, not c99cafc152244af753f735de768cd75f", result.stderr)
+
+
+def test_a_scale_without_conditions_selects_nothing(repro):
+    """Exit code 4 where nothing was selected, and nothing is run."""
+    (claims,) = [repro("new", "mine")]
+    assert claims.exit_code == 0
+    result = repro("run", "all", "--scale", "reduced", "--claims", "claims")
+    assert result.exit_code == 4
+    assert result.stdout.splitlines()[-1].startswith("0 run")
+
+
+def test_a_bad_claim_file_is_told_line_by_line(repro, tmp_path):
+    """Each fault is a line with file and key path, and the exit code is 2."""
+    (tmp_path / "bad.toml").write_text('schema = 1\nid = "bad"\nheadlin = 3\n')
+    result = repro("check", "--claims", tmp_path)
+    assert result.exit_code == 2
+    assert all(line.startswith(f"repro: {tmp_path / 'bad.toml'}: ") for line in result.stderr.splitlines())
+    assert "headlin: unknown key (did you mean headline?)" in result.stderr
+
+
+def test_a_new_claim_is_not_written_over(repro, tmp_path):
+    """`new` refuses an id that is taken, and leaves the file as it is."""
+    assert repro("new", "mine").exit_code == 0
+    path = tmp_path / "claims" / "mine.toml"
+    path.write_text("edited")
+    assert repro("new", "mine").exit_code == 2
+    assert path.read_text() == "edited"
+
+
+def test_text_of_a_claim_is_shown_as_it_stands(repro, tmp_path):
+    """Brackets and colons of a claim file are text, never markup."""
+    repro("new", "mine")
+    path = tmp_path / "claims" / "mine.toml"
+    title = "[bold]Not bold[/bold] [/] :smile: [link=x]"
+    path.write_text(path.read_text().replace("One line a reader understands", title))
+    for command in (["list"], ["show", "mine"]):
+        result = repro(*command, "--claims", "claims")
+        assert result.exit_code == 0
+        assert title in result.stdout
+
+
+def test_damaged_records_are_told_and_the_rest_is_reported(repro, tmp_path):
+    """A torn record costs a line on stderr, not the report; a torn plan stops it."""
+    path = tmp_path / "runs" / "trials" / "0123456789abcdef" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"schema": 1, "sp')
+    result = repro("report", "--json")
+    assert result.exit_code == 0
+    assert "record.json: not a usable record" in result.stderr
+    assert json.loads(result.stdout)["schema"] == 1
+    (tmp_path / "runs" / "plans").mkdir()
+    (tmp_path / "runs" / "plans" / "a.b.json").write_text("{")
+    result = repro("report")
+    assert result.exit_code == 2
+    assert "a.b.json: not a usable plan" in result.stderr
+
+
+def test_publishing_nothing_selects_nothing(repro, tmp_path):
+    """Where every record is left out, each is told with its reason, and the exit code is 4."""
+    trial = Trial(
+        spec=TrialSpec(experiment="epochs-to", numerics=1, config={"dataset": "embedded"}, seed=0),
+        data_digest="d", status="completed", measurements=(Measurement(name="epochs-to", value=1.0, unit="epochs"),),
+    )  # fmt: skip
+    store.save(tmp_path / "runs", trial)
+    result = repro("publish")
+    assert result.exit_code == 4
+    assert f"left out: {trial.identity}: measured on drawn pictures" in result.stdout
+
+
+PROBE = """
+import sys
+{first}
+from repro.cli import main
+try:
+    main({args!r})
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+print("HEAVY" if {{"torch", "torchvision", "nvidia"}} & sys.modules.keys() else "LIGHT")
+"""
+
+
+def _weight(args, tmp_path, first=""):
+    script = PROBE.format(args=args, first=first)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["list"], ["show", "relu-speedup"], ["check"], ["report"]], ids=" ".join)
+def test_light_commands_import_no_torch(tmp_path, args):
+    """Reading and reporting load nothing of the half that trains."""
+    assert _weight(args, tmp_path) == "LIGHT"
+
+
+def test_the_probe_sees_a_heavy_import(tmp_path):
+    """The test above can fail: a module called torch, once imported, is seen."""
+    (tmp_path / "torch.py").touch()
+    assert _weight(["--help"], tmp_path, first="sys.path.insert(0, ''); import torch") == "HEAVY"
+
+
+@pytest.mark.parametrize("args", [["list"], ["report", "--json"]], ids=" ".join)
+def test_a_reader_that_leaves_is_no_fault(tmp_path, args):
+    """A closed pipe ends the command silently with exit code 0."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*REPRO, *args], stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_output_that_cannot_be_written_is_told(tmp_path):
+    """A full disk under the output is one line and exit code 2."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [*REPRO, "list"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["repro: cannot write the output: [Errno 28] No space left on device"]
+
+
+def test_a_terminal_without_unicode_is_served(tmp_path):
+    """Where the output cannot say “, it is replaced."""
+    done = subprocess.run(
+        [*REPRO, "show", "relu-speedup"], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _fast_claim(tmp_path):
+    """Make a claim that is measured in seconds, as a newcomer would: from the template."""
+    path = tmp_path / "mine" / "my-claim.toml"
+    text = path.read_text()
+    edits = [
+        (r"\[arms\.sigmoid\]\n.*\n", ""),
+        (r'statistic = "ratio"', 'statistic = "value"'),
+        (r'of = "sigmoid"\nover = "relu"', 'of = "relu"'),
+        (r"published = .*\naccept = .*\nnull = .*", "published = { about = 2.0 }\naccept = [1.0, 4.0]"),
+        (r"seeds = .*", "seeds = [0]"),
+        (r"max_epochs = .*", "max_epochs = 4.0\ntarget = 0.7\nwidenings = 0"),
+    ]
+    for old, new in edits:
+        text, count = re.subn(old, new, text)
+        assert count
+    path.write_text(text)
+
+
+def test_a_newcomer_adds_a_claim_with_one_file(repro, tmp_path):
+    """new, an edited file, check, list, run: the claim is measured, and nothing else was touched."""
+    where = ["--claims", "mine"]
+    assert repro("new", "my-claim", *where).exit_code == 0
+    _fast_claim(tmp_path)
+    assert repro("check", "my-claim", *where).exit_code == 0
+    assert "my-claim" in repro("list", *where).stdout
+    result = repro("run", "claim", "my-claim", *where, "--store", "mystore", "--device", "cpu")
+    assert result.stdout.splitlines()[-1] == "1 run: 1 SMOKE_OK", result.output
+    assert result.exit_code == 0
+    again = repro("run", "claim", "my-claim", *where, "--store", "mystore", "--device", "cpu")
+    assert again.exit_code == 0
+    assert "tuning" not in again.stdout  # everything was found again
+    assert [path.name for path in default_claims().glob("my-claim*")] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_its_state(tmp_path, number):
+    """A stop in mid-training ends with 130 and one line; the trial's state is on disk."""
+    run = subprocess.Popen(
+        [*REPRO, "run", "claim", "relu-speedup", "--condition", "smoke", "--device", "cpu"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/trials/*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert errors.splitlines() == [
+        "repro: interrupted; every trial saved its state, and the same command goes on from there"
+    ]
+    assert list(tmp_path.glob("runs/trials/*/checkpoint.pt"))
+    (trial,) = store.load(tmp_path / "runs")[0]
+    assert trial.status == "running"

@@ -1,0 +1,81 @@
+import pytest
+
+from repro import plan
+from repro.spec import SpecError, default_claims, load_claim
+from repro.store import Measurement, Trial, TrialSpec
+
+CLAIM = load_claim(default_claims() / "relu-speedup.toml")
+HOUR = 3600.0
+
+
+def _choose(tmp_path, **kwargs):
+    given = {"trials": (), "device": "cpu", "data": tmp_path, "download": False, "budget_s": HOUR} | kwargs
+    return plan.choose(CLAIM, **given)
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    return tmp_path
+
+
+def test_the_headline_is_chosen_where_it_fits(data):
+    """With data and budget enough the headline is run."""
+    choice = _choose(data, budget_s=1e9)
+    assert choice.condition is CLAIM.conditions[CLAIM.headline]
+    assert choice.why == "the headline"
+
+
+def test_without_data_the_largest_that_fits_is_chosen_and_the_reason_given(tmp_path):
+    """Where the headline's data is missing, the drawn pictures are used, and the missing folder is named."""
+    choice = _choose(tmp_path)
+    assert choice.condition is CLAIM.conditions["smoke"]
+    assert f"no cifar-10-batches-py/ in {tmp_path}" in choice.why
+
+
+def test_over_budget_is_told_with_the_figure_it_rests_on(data):
+    """A condition too long for the budget is passed over, with its time and where the speed is from."""
+    choice = _choose(data)
+    assert choice.condition is CLAIM.conditions["smoke"]
+    assert "550 images/s, assumed" in choice.why
+    assert "over --budget 60 min" in choice.why
+
+
+def test_nothing_is_run_where_nothing_fits(tmp_path):
+    """A budget that no condition fits chooses none: nobody starts days by accident."""
+    assert _choose(tmp_path, budget_s=0.001).condition is None
+
+
+def test_fewer_seeds_cost_less():
+    """The cost is an upper bound that falls with the seeds asked for."""
+    smoke = CLAIM.conditions["smoke"]
+    costs = [plan.cost(CLAIM, smoke, smoke.seeds[:n], (), "cpu").seconds for n in (1, 2)]
+    assert 0 < costs[0] < costs[1] < float("inf")
+
+
+def test_a_measured_speed_replaces_the_assumed_one():
+    """Once a trial of the same net and data ran on the device, its speed is what is planned with."""
+    smoke = CLAIM.conditions["smoke"]
+    trial = Trial(
+        spec=TrialSpec(experiment="epochs-to", numerics=1, config={"dataset": "embedded", "net": "19pct"}, seed=9),
+        data_digest="d", status="completed", environment={"device": "cpu"}, duration_s=4.096,
+        measurements=(Measurement(name="epochs-trained", value=2.0, unit="epochs"),),
+    )  # fmt: skip
+    found = plan.cost(CLAIM, smoke, smoke.seeds, (trial,), "cpu")
+    assert found.measured
+    assert found.images_per_s == pytest.approx(2000)
+    assert not plan.cost(CLAIM, smoke, smoke.seeds, (trial,), "cuda").measured
+
+
+def test_an_unknown_condition_is_told_with_the_nearest():
+    """A condition that the claim does not have is refused, with a near name and all names."""
+    with pytest.raises(SpecError, match=r"did you mean smoke\?.*it has cifar10"):
+        plan.named(CLAIM, "smok")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (720, "12 min"), (12600, "3.5 h"), (181440, "2.1 days")]
+)  # fmt: skip
+def test_durations_read_as_people_say_them(seconds, text):
+    """Each size has its unit."""
+    assert plan.duration(seconds) == text
