@@ -253,7 +253,7 @@ def describe(e: Expectation, estimate: Estimate) -> str:
     interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
     text = f"{estimate.value:.3g} ({interval}, n = {n})"
     if _known(estimate):
-        text = f"{estimate.value:.12g}, exactly"
+        text = f"{estimate.value:,.12g}, exactly"
     if e.published_value:
         return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,9 @@ def _run_in_workers(
                     outcome = future.result()
                     if outcome is not None:
                         _settle(work, planned, outcome, observer, result)
+        except BrokenProcessPool:
+            died = "a worker died, most likely for want of memory; the same command goes on, better with fewer --jobs"
+            result.failed.append(died)
         finally:
             stop.set()  # an error in one worker: the others save their state and leave
     if _stop.is_set():

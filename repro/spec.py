@@ -244,6 +244,8 @@ def _condition(name: str, file: _ClaimFile, faults: list[str]) -> Any:
     experiment = experiments.get(file.experiment)
     common = {key: value for key, value in file.conditions[name].items() if key in _ConditionFile.model_fields}
     rest = {key: value for key, value in file.conditions[name].items() if key not in common}
+    if common.get("scale") == "static":
+        common.setdefault("seeds", (0,))  # what is computed draws nothing
     own = _valid(_ConditionFile, common, faults, {}, ("conditions", name))
     arms = {
         arm: _valid(
@@ -255,9 +257,7 @@ def _condition(name: str, file: _ClaimFile, faults: list[str]) -> Any:
     if own is None or None in arms.values():
         return None
     condition = Condition(name=name, arms=arms, **{key: getattr(own, key) for key in _ConditionFile.model_fields})
-    faults += [
-        f"conditions.{name}.seeds: {fault}" for fault in experiment.seed_faults(condition.any_arm, condition.seeds)
-    ]
+    faults += [f"conditions.{name}.{fault}" for fault in experiment.faults(condition.any_arm, condition.seeds)]
     return condition
 
 
@@ -355,16 +355,15 @@ def published_text(expectation: Expectation) -> str:
     published = expectation.published
     if published.words is not None:
         return published.words
-    return (
-        f"about {published.about:g}"
-        if published.about is not None
-        else (f"{published.value:g}" if published.op == "=" else f"{published.op} {published.value:g}")
-    )
+    if published.about is not None:
+        return f"about {published.about:,.12g}"
+    sign = "" if published.op == "=" else f"{published.op} "
+    return f"{sign}{published.value:,.12g}"
 
 
 def band_text(expectation: Expectation) -> str:
     """Return the accepted band as ``4 to 9``, ``at least 1`` or ``at most 1``."""
-    low, high = expectation.accept
-    if math.isinf(high):
-        return f"at least {low:g}"
-    return f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+    low, high = (f"{bound:,.12g}" for bound in expectation.accept)
+    if math.isinf(expectation.accept[1]):
+        return f"at least {low}"
+    return f"at most {high}" if math.isinf(expectation.accept[0]) else f"{low} to {high}"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from repro.experiments import Planned
 from repro.experiments import epochs_to as experiment
-from repro.experiments.epochs_to import Parameters, grid, observe, pending, planned_epochs, search, seed_faults, spec
+from repro.experiments.epochs_to import Parameters, faults, grid, observe, pending, planned_epochs, search, spec
 from repro.store import Measurement, Trial
 
 MAX = 60.0
@@ -366,5 +366,5 @@ def test_impossible_parameters_are_refused(change: dict[str, object]):
 
 def test_scoring_seeds_must_be_fresh():
     """A seed that stands twice, or that the search was tuned on, is a fault of the condition."""
-    assert seed_faults(ARMS["relu"], (0, 1)) == []
-    assert len(seed_faults(ARMS["relu"], (0, 0, 1000))) == 2
+    assert faults(ARMS["relu"], (0, 1)) == []
+    assert len(faults(ARMS["relu"], (0, 0, 1000))) == 2

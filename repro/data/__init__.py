@@ -29,10 +29,12 @@ class Dataset:
 
 
 def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
-    """Return the training half of ``cifar10``, or of ``embedded`` (drawn here, needs no ``root``).
+    """Return the training half of ``cifar10``, or of ``embedded`` (drawn here, needs no ``root``), or ``none``.
 
     Raises DataError where the data is missing or altered, with what to do about it.
     """
+    if name == "none":  # for what is computed from the network's definition alone
+        return Dataset(name, torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, "none")
     if name == "embedded":
         images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0)
         sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
@@ -44,7 +46,7 @@ def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
             raise DataError("CIFAR-10 is needed: pass --data DIR, or set REPRO_DATA; --download fetches it into DIR")
         images, labels = cifar10.read(root, train=True, download=download)
         return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), 10, cifar10.DIGEST)
-    raise DataError(f"unknown data set {name!r}; known are cifar10, embedded")
+    raise DataError(f"unknown data set {name!r}; known are cifar10, embedded, none")
 
 
 EMBEDDED_IMAGES = 4096

@@ -1,7 +1,7 @@
 """What can be measured: one module an experiment, with its parameters, its trials and what it observed.
 
 Each module holds ``NAME``, ``NUMERICS``, ``METRICS``, ``UNIT``, ``FACTORS``, a ``Parameters`` type, and the functions
-``seed_faults``, ``pending``, ``planned_epochs`` and ``observe``. How it is measured lies in the module of the same
+``faults``, ``pending``, ``planned_epochs`` and ``observe``. How it is measured lies in the module of the same
 name under ``repro.measure``; nothing here imports torch. The folder is the registry: a new module here is a new
 experiment.
 """

@@ -59,9 +59,9 @@ def spec(parameters: Parameters) -> TrialSpec:
     )
 
 
-def seed_faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
-    """Return what is wrong with a condition's seeds: counting has none to choose."""
-    return [] if tuple(seeds) == (0,) else ["counting draws nothing; leave the seeds out"]
+def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
+    """Return what is wrong with a condition, "key: why": counting has no seeds to choose."""
+    return [] if tuple(seeds) == (0,) else ["seeds: counting draws nothing; leave them out"]
 
 
 def _settled(trial: Trial | None) -> bool:

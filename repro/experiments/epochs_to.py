@@ -36,8 +36,8 @@ class Parameters(CommonParameters):
     dataset: Literal["cifar10", "embedded"]
     protocol: Literal["code", "modern"]
     target: Annotated[float, Field(gt=0, lt=1)] = paper.FIGURE_1_TARGET
-    batch: Annotated[int, Field(ge=1)] = paper.BATCH
-    checks_per_epoch: Annotated[int, Field(ge=1)] = 10
+    batch: Annotated[int, Field(ge=1, le=4096)] = paper.BATCH
+    checks_per_epoch: Annotated[int, Field(ge=1, le=100)] = 10
     precision: Literal["fp32"] = "fp32"
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]
@@ -54,12 +54,14 @@ NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed", "hopeless_epo
 """They decide which trials are run and how far, not what a trial measures."""
 
 
-def seed_faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
-    """Return what is wrong with a condition's scoring seeds."""
-    faults = [] if len(set(seeds)) == len(seeds) else ["a seed stands twice"]
+def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
+    """Return what is wrong with a condition as a whole, "key: why" each: its scoring seeds, its grid."""
+    found = [] if len(set(seeds)) == len(seeds) else ["seeds: one stands twice"]
     if parameters.tuning_seed in seeds:
-        faults.append(f"{parameters.tuning_seed} is the tuning seed; score on fresh ones")
-    return faults
+        found.append(f"seeds: {parameters.tuning_seed} is the tuning seed; score on fresh ones")
+    if len(set(parameters.rates)) < len(parameters.rates):
+        found.append("rates: one stands twice; a grid of equal rates cannot grow")
+    return found
 
 
 def spec(parameters: Parameters, seed: int, rate: float) -> TrialSpec:
@@ -115,7 +117,7 @@ def search(arms: Mapping[str, Parameters], done: Mapping[str, Trial]) -> Search:
     rate; on both where an arm has none: rates that all missed the target may be too low or too high.
     """
     first = next(iter(arms.values()))
-    find = cache(lambda arm, rate: done.get(spec(arms[arm], arms[arm].tuning_seed, rate).key))
+    find = cache(lambda arm, rate: _whole(done.get(spec(arms[arm], arms[arm].tuning_seed, rate).key)))
     lower = upper = 0
     while True:
         found = _on(grid(first.rates, lower, upper), arms, find)
@@ -139,6 +141,12 @@ def _on(rates: Sequence[float], arms: Mapping[str, Parameters], find: Callable[[
         middle = sorted(p.rates)[(len(p.rates) - 1) // 2]
         unfinished[arm] = tuple(sorted(left, key=lambda rate, middle=middle: abs(math.log(rate / middle))))  # type: ignore[misc]
     return Search(tuple(rates), tried, times, limits, unfinished)
+
+
+def _whole(trial: Trial | None) -> Trial | None:
+    """Return the trial unless its record says completed and lacks the time: such a one is run again."""
+    timed = trial is not None and any(m.name == MEASUREMENT for m in trial.measurements)
+    return trial if trial is None or timed or trial.status != "completed" else None
 
 
 def _settled(trial: Trial | None, limit: float) -> bool:

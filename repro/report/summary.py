@@ -41,7 +41,7 @@ def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
     """Whether the paper contradicts itself: a statement that follows from its own text by arithmetic, and does not."""
-    return claim["outcome"] == "NOT_REPRODUCED" and _headline(claim)["evidence"] == "computed"
+    return bool(claim["outcome"] == "NOT_REPRODUCED" and _headline(claim)["evidence"] == "computed")
 
 
 def _headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,6 +26,8 @@ def ours(estimate: Mapping[str, Any]) -> str:
     """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash."""
     if estimate["value"] is None:
         return "-"
+    if estimate["low"] == estimate["high"]:
+        return f"{estimate['value']:,.12g} exactly"
     low, high = (f"{estimate[k]:.3g}" if estimate[k] is not None else "∞" for k in ("low", "high"))
     return f"{estimate['value']:.3g} [{low}, {high}] n={'+'.join(map(str, estimate['n']))}"
 

@@ -1,0 +1,18 @@
+"""The program's door: an interrupt while the modules are still being read ends as one later does."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exit code 130 on Ctrl-C, whenever it comes."""
+    try:
+        from repro.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("repro: interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
