@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed
-from repro.spec import Claim, Condition, Expectation, Outcome, band_text, expectations, published_text
+from repro.spec import Claim, Condition, Expectation, Outcome, band_text, expectations, number_text, published_text
 from repro.stats import Estimate, Sample, difference_interval, log_sample, mean_interval, ratio_interval, sample
 from repro.store import Trial
 
@@ -253,7 +253,7 @@ def describe(e: Expectation, estimate: Estimate) -> str:
     interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
     text = f"{estimate.value:.3g} ({interval}, n = {n})"
     if _known(estimate):
-        text = f"{estimate.value:,.12g}, exactly"
+        text = f"{number_text(estimate.value)}, exactly"
     if e.published_value:
         return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)

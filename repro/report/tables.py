@@ -7,6 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from repro.spec import number_text
+
 STYLES = {
     "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
     "INCONCLUSIVE": "yellow", "TREND_UNRESOLVED": "yellow", "NOT_REPRODUCED": "bold red", "TREND_CONTRARY": "red",
@@ -27,7 +29,7 @@ def ours(estimate: Mapping[str, Any]) -> str:
     if estimate["value"] is None:
         return "-"
     if estimate["low"] == estimate["high"]:
-        return f"{estimate['value']:,.12g} exactly"
+        return f"{number_text(estimate['value'])} exactly"
     low, high = (f"{estimate[k]:.3g}" if estimate[k] is not None else "∞" for k in ("low", "high"))
     return f"{estimate['value']:.3g} [{low}, {high}] n={'+'.join(map(str, estimate['n']))}"
 
