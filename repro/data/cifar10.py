@@ -7,8 +7,8 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 FOLDER = CIFAR10.base_folder
-FILES: dict[str, str] = dict([*CIFAR10.train_list, *CIFAR10.test_list])
-DIGEST = f"md5:{CIFAR10.tgz_md5}"  # of the distributed archive; the six files are each checked against their own md5
+FILES: dict[str, str] = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
+DIGEST = f"md5:{CIFAR10.tgz_md5}"  # of the distributed archive; its files are each checked against their own md5
 
 
 class DataError(Exception):
@@ -16,7 +16,7 @@ class DataError(Exception):
 
 
 def check(root: Path) -> None:
-    """Raise DataError naming the first of the six batch files under ``root`` that is missing or altered."""
+    """Raise DataError naming the first file of the set under ``root`` that is missing, unreadable or altered."""
     for name, expected in FILES.items():
         path = root / FOLDER / name
         if not path.is_file():
@@ -24,7 +24,10 @@ def check(root: Path) -> None:
                 f"CIFAR-10 is not complete: {path} is missing; pass --data DIR (or set REPRO_DATA) where DIR holds "
                 f"{FOLDER}/, or --download to fetch it"
             )
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        try:
+            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        except OSError as error:
+            raise DataError(f"CIFAR-10 cannot be read: {path}: {error.strerror}") from error
         if found != expected:
             raise DataError(f"CIFAR-10 is damaged: {path} has md5 {found}, not {expected}; replace the file")
 
@@ -34,7 +37,7 @@ def read(root: Path, *, train: bool, download: bool = False) -> tuple[np.ndarray
 
     Raises DataError where a file is missing or its md5 differs, or a download that was asked for fails.
     """
-    if download and not (root / FOLDER).is_dir():
+    if download:  # does nothing where the files are whole
         try:
             CIFAR10(str(root), download=True)
         except (OSError, RuntimeError) as error:

@@ -1,8 +1,9 @@
 """Measure ``epochs-to``: train one net at one rate until its running training error passes the target.
 
-The running error is the mean over the last epoch's training batches, each before it was learned from, looked at
-several times an epoch; the time is where it first passes the target, interpolated in the logarithm of the
-error. It is counted in epochs of images seen, so the clock of the machine plays no part.
+The running error is the mean over the last epoch's training batches (in the first epoch, over those so far), each
+before it was learned from, looked at several times an epoch; the time is where it first passes the target,
+interpolated in the logarithm of the error. It is counted in epochs of images seen, so the clock of the machine plays
+no part.
 """
 
 import math
@@ -61,6 +62,8 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     cifar.initialise(model, p.net, p.activation, p.protocol, task.spec.seed)
     model = model.to(task.device, memory_format=torch.channels_last)
     per_epoch = len(data.images) // p.batch
+    if not per_epoch:
+        raise RuntimeError(f"a batch of {p.batch} is more than the {len(data.images)} images of {data.name}")
     run = _Run(task, p, data, model, optimizer_for(model, p.protocol, rate), Recent(per_epoch, p.batch, task.device))
     run.restore()
     run.record("running")
@@ -71,7 +74,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
         Input(data.images, p.protocol),
         run.recent,
         first_step=run.step,
-        check_every=per_epoch / p.checks_per_epoch,
+        check_every=max(1.0, per_epoch / p.checks_per_epoch),
         stopping=monitor.stopping,
     )
     saved = clock = time.monotonic()
@@ -89,6 +92,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
             clock = time.monotonic()  # evaluation of the curve and checkpoints are outside the training clock
     except Interrupted as interrupted:
         run.step = interrupted.step
+        run.trained_s += time.monotonic() - clock
         run.save_state()
         raise
     raise AssertionError("training ended by itself")
@@ -124,8 +128,9 @@ class _Run:
 
     def crossing(self) -> float | None:
         """Return the epochs at which the error first passed the target; None while it has not."""
-        whole = [check for check in self.curve if check.window == len(self.recent.wrong)]
-        for previous, now in pairwise(whole):
+        if self.curve[0].error <= self.p.target:
+            return self.curve[0].step * self.epochs / self.step  # at the first look already: no later than this
+        for previous, now in pairwise(self.curve):
             if previous.error > self.p.target >= now.error:
                 return step_of_crossing(previous, now, self.p.target, self.p.batch) * self.epochs / self.step
         return None

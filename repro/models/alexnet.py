@@ -186,7 +186,7 @@ def _normalisation(layer: Normalise, channels: int) -> nn.Module:
     if layer.kind == "batch":
         return nn.BatchNorm2d(channels)
     if layer.kind == "same-map":
-        return SameMapNorm(size=5, scale=layer.scale, power=paper.LRN_BETA)
+        return SameMapNorm(size=5, scale=layer.scale)
     kind = MeanResponseNorm if layer.kind == "lrn-mean" else ResponseNorm
     return kind(size=paper.LRN_SIZE, scale=layer.scale, power=paper.LRN_BETA, k=layer.k, towers=layer.towers)
 

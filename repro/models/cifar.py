@@ -87,7 +87,7 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32) -> nn
                 layers[f"pool{i}"] = AvgPool(3, 2)
             size = (size - 2) // 2 + 1  # 1 + ceil((size - 3) / 2)
             if layer.norm:
-                layers[f"norm{i}"] = SameMapNorm(size=3, scale=5e-5, power=0.75)
+                layers[f"norm{i}"] = SameMapNorm(size=3, scale=5e-5)
         channels = layer.filters
     layers["flatten"] = nn.Flatten()
     layers["fc"] = nn.Linear(channels * size * size, classes)

@@ -1,5 +1,7 @@
 """Layers of 2011 that torch does not have in this form."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,15 +44,43 @@ class LocallyConnected2d(nn.Module):
 class SameMapNorm(nn.Module):
     """Local response normalisation over a square window of the same map: type ``rnorm`` of cuda-convnet.
 
-    ``x * (1 + scale / size**2 * sum of squares over size x size, clipped at the border) ** -power``, for x of
-    shape (N, C, H, W); ``size`` is odd.
+    ``x * (1 + scale / size**2 * sum of squares over size x size, clipped at the border) ** -0.75``, for x of shape
+    (N, C, H, W); ``size`` is odd. The power is the one of every net that has this layer.
     """
 
-    def __init__(self, *, size: int, scale: float, power: float) -> None:
+    def __init__(self, *, size: int, scale: float) -> None:
         super().__init__()
-        self.size, self.scale, self.power = size, scale, power
+        self.size, self.scale = size, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        # zero padding counted in the divisor: scale * mean over size**2 cells is scale / size**2 * the sum
-        mean_square = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
-        return x * (1.0 + self.scale * mean_square) ** -self.power
+        out: Tensor = _SameMapNorm.apply(x, self.size, self.scale)
+        return out
+
+
+class _SameMapNorm(torch.autograd.Function):
+    """The norm with its gradient by hand: half the time of autograd's, which calls ``pow`` in both directions.
+
+    With s = 1 + scale * mean(x**2) and q = 1 / s: y = x q**.75, and as the window is symmetric,
+    dx = dy q**.75 - 1.5 scale x mean(dy x q**1.75).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, scale: float) -> Tensor:
+        ctx.size, ctx.scale = size, scale
+        inverse = _mean(x * x, size).mul_(scale).add_(1.0).reciprocal_()
+        power = inverse.sqrt()
+        power.mul_(power.sqrt())
+        ctx.save_for_backward(x, inverse, power)
+        return x * power
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, inverse, power = ctx.saved_tensors
+        direct = grad * power
+        return direct.addcmul_(x, _mean((direct * x).mul_(inverse), ctx.size), value=-1.5 * ctx.scale), None, None
+
+
+def _mean(x: Tensor, size: int) -> Tensor:
+    """Return the mean over size x size cells around each, those beyond the border being zeros that count."""
+    return F.avg_pool2d(x, size, stride=1, padding=size // 2)

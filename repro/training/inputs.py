@@ -16,13 +16,16 @@ class Input:
     """
 
     def __init__(self, images: Tensor, protocol: str) -> None:
-        total = images.to(torch.int64 if images.device.type == "cpu" else torch.float64)
         if protocol == "code":
-            self.mean = (total.sum(0).double() / len(images)).float()  # (H, W, 3)
+            total = torch.stack([part.sum(0, dtype=torch.int64) for part in images.split(1024)]).sum(0)
+            self.mean = (total.double() / len(images)).float()  # (H, W, 3)
             self.scale = torch.ones(3, device=images.device)
         else:
-            mean = total.sum((0, 1, 2)).double() / total[..., 0].numel()
-            square = (total * total).sum((0, 1, 2)).double() / total[..., 0].numel()
+            # From the histogram of each channel: exact sums, and no wide copy of all the images.
+            counts = torch.stack([images[..., channel].reshape(-1).bincount(minlength=256) for channel in range(3)])
+            value = torch.arange(256, device=images.device)
+            mean = (counts * value).sum(1).double() / images[..., 0].numel()
+            square = (counts * value * value).sum(1).double() / images[..., 0].numel()
             self.mean = mean.float()  # (3,)
             self.scale = (square - mean * mean).rsqrt().float()
 

@@ -69,7 +69,7 @@ def train(
     check_every: float,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Check]:
-    """Train without end, yielding a Check about every ``check_every`` steps (a fraction is spread evenly).
+    """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
     The caller stops by not asking for more. ``recent`` carries the running error through a resume. Raises
     Interrupted between two steps once ``stopping()`` is true.
