@@ -1,6 +1,10 @@
 """The program's door: an interrupt while the modules are still being read ends as one later does."""
 
+import os
 import sys
+
+# Looking for plugins of the validation library reads the metadata of every installed package, on every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def main() -> None:

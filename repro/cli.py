@@ -7,22 +7,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from repro import __version__, plan, spec
-from repro.plan import Choice
-from repro.report.console import terminal
-from repro.spec import Claim
-from repro.store import StoreError, add_look, load, suggest, write_atomically
+from repro import __version__
+from repro.problem import DONE, INTERRUPTED, NOT_DONE, NOTHING, REFUTED, WRONG_USE, Problem, suggest
 
-DONE, REFUTED, WRONG_USE, NOT_DONE, NOTHING, INTERRUPTED = 0, 1, 2, 3, 4, 130
+if TYPE_CHECKING:
+    from repro.plan import Choice
+    from repro.spec import Claim
 
 
 class Usage(click.ClickException):
-    """Something the user can put right: a clear line, exit code 2."""
+    """A Problem as click shows it: a clear line, exit code 2."""
 
     exit_code = WRONG_USE
 
@@ -42,7 +40,7 @@ def _plainly() -> Iterator[None]:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "repro"
         raise Usage(f"{error.format_message().rstrip('.')}; see `{path} --help`") from error
-    except (spec.SpecError, StoreError) as error:
+    except Problem as error:
         raise Usage(str(error)) from error
 
 
@@ -79,13 +77,17 @@ class Group(click.Group):
 
 
 def _claims(value: Path | None) -> Path:
+    from repro import spec
+
     directory = value or spec.default_claims()
     if not directory.is_dir():
         raise Usage(f"{directory}: no such folder; pass --claims DIR")
     return directory
 
 
-def _claim(directory: Path, id_: str) -> Claim:
+def _claim(directory: Path, id_: str) -> "Claim":
+    from repro import spec
+
     known = [path.stem for path in spec.claim_files(directory)]
     if id_ not in known:
         raise Usage(f"unknown claim {id_!r}{suggest(id_, known)}; `repro list` shows all {len(known)}")
@@ -120,7 +122,9 @@ def main() -> None:
 @store_option
 def list_claims(claims: Path | None, store: Path) -> None:
     """List every claim with its last verdict."""
+    from repro import spec
     from repro.report import summary, tables
+    from repro.report.console import terminal
 
     terminal().print(tables.registry(summary.summarise(spec.load_registry(_claims(claims)), store)))
 
@@ -132,6 +136,7 @@ def list_claims(claims: Path | None, store: Path) -> None:
 def show(id_: str, claims: Path | None, store: Path) -> None:
     """Show one claim: the statement, the conditions, what was found, every trial."""
     from repro.report import details, summary
+    from repro.report.console import terminal
 
     claim = _claim(_claims(claims), id_)
     found = summary.summarise({id_: claim}, store)["claims"][0]
@@ -143,6 +148,8 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
 @claims_option
 def check(ids: Sequence[str], claims: Path | None) -> None:
     """Check claim files: all, or those named."""
+    from repro import spec
+
     directory = _claims(claims)
     found = [_claim(directory, id_) for id_ in ids] if ids else list(spec.load_registry(directory).values())
     click.echo(f"{len(found)} claim file{'s' if len(found) != 1 else ''} in order")
@@ -155,6 +162,8 @@ def check(ids: Sequence[str], claims: Path | None) -> None:
 )
 def new(id_: str, claims: Path) -> None:
     """Start a new claim file from the template."""
+    from repro import spec
+
     path = claims / f"{id_}.toml"
     if not spec.is_name(id_):
         raise Usage(f"{id_!r} cannot be an id; use {spec.NAME_RULE}")
@@ -207,10 +216,12 @@ def run_claim(
     ctx: click.Context, /, ids: Sequence[str], condition: str | None, claims: Path | None, **options: Any
 ) -> None:
     """Run the trials of one or more claims, and judge them."""
+    from repro import plan, session
+
     directory = _claims(claims)
     found = [_claim(directory, id_) for id_ in dict.fromkeys(ids)]
     wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
-    ctx.exit(_run(wanted, named=condition is None, **options))
+    ctx.exit(session.run(wanted, named=condition is None, **options))
 
 
 @run.command("all")
@@ -221,6 +232,8 @@ def run_claim(
 @click.pass_context
 def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
     """Run every claim of the registry: what fits, or every condition of one scale."""
+    from repro import plan, session, spec
+
     registry = list(spec.load_registry(_claims(claims)).values())
     wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in registry]
     if scale is not None:
@@ -229,101 +242,7 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
     if not wanted:
         click.echo(f"0 run: no claim has a condition of scale {scale}")
         ctx.exit(NOTHING)
-    ctx.exit(_run(wanted, named=False, **options))
-
-
-def _run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
-    """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
-
-    ``named``: the user asked for these claims and left the condition to us, so one that cannot test them is a miss.
-    """
-    from repro.report.progress import Progress
-
-    runner = _runner()
-    root, data, download = options["store"], options["data"], options["download"]
-    console = terminal()
-    failed: list[str] = []
-    choices: list[tuple[Claim, Choice]] = []
-    try:
-        device = runner.pick_device(options["device"])
-        for claim, asked in wanted:
-            choice = asked or plan.choose(
-                claim, trials=load(root)[0], device=device.type, data=data, download=download,
-                budget_s=options["budget_s"], seeds=options["seeds"],
-            )  # fmt: skip
-            choices.append((claim, choice))
-            if choice.condition is None:
-                continue
-            seeds = choice.condition.seeds[: options["seeds"]]
-            console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
-            try:
-                source = runner.prepare(choice.condition, data, download=download)
-            except runner.DataError as error:
-                failed.append(f"{claim.id}: {error}")
-                continue
-            add_look(root, claim.id, choice.condition.name, seeds)
-            try:
-                with Progress(console) as observer:
-                    result = runner.run(
-                        claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
-                        jobs=options["jobs"], observer=observer,
-                    )  # fmt: skip
-                failed += [f"{claim.id}: {line}" for line in result.failed]
-            except StoreError as error:
-                failed.append(f"{claim.id}: {error}")
-    except runner.DeviceError as error:
-        raise Usage(str(error)) from error
-    except runner.Interrupted:
-        click.echo("repro: interrupted; every trial saved its state, and the same command goes on from there", err=True)
-        return INTERRUPTED
-    for line in failed:
-        click.echo(f"repro: failed: {line}", err=True)
-    code = _conclude(choices, root, console, named=named)
-    return NOT_DONE if failed else code
-
-
-def _runner() -> Any:
-    """Return the half that needs torch, or say how to get it."""
-    try:
-        from repro import runner
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
-            raise Usage(f"running trials needs {error.name}: install this package with its extra 'run'") from error
-        raise
-    return runner
-
-
-def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Console, *, named: bool) -> int:
-    """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
-    from repro.report import summary, tables
-
-    found = summary.summarise({claim.id: claim for claim, _ in choices}, root)
-    told = {claim["id"]: claim for claim in found["claims"]}
-    code, outcomes = DONE, []
-    for claim, choice in choices:
-        if choice.condition is None:
-            console.print(f"{claim.id} was not tested: {choice.why}")
-            outcomes.append("NOT_TESTED")
-            code = NOT_DONE if named else code
-            continue
-        name = choice.condition.name
-        console.print(tables.conditions(told[claim.id], only=(name,)))
-        ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
-        console.print(f"{ran['outcome']}: {ran['reason']}")
-        outcomes.append(ran["outcome"])
-        as_claimed = (
-            name == claim.headline and ran["outcome"] == "SMOKE_OK"
-        )  # a claim that is no more than a smoke test
-        missed = named and not as_claimed and ran["outcome"] not in tables.TESTED
-        if missed:
-            console.print(f"{claim.id} itself was not tested: {choice.why}")
-        if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
-            code = NOT_DONE
-        elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
-            code = REFUTED
-    counted = ", ".join(f"{outcomes.count(o)} {o}" for o in sorted(set(outcomes)))
-    console.print(f"{len(outcomes)} run: {counted}")
-    return code
+    ctx.exit(session.run(wanted, named=False, **options))
 
 
 @main.command()
@@ -335,7 +254,10 @@ def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Cons
 @click.pass_context
 def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path | None, store: Path) -> None:
     """Report every claim of the registry, judged from the records."""
+    from repro import spec
     from repro.report import summary, tables
+    from repro.report.console import terminal
+    from repro.store import write_atomically
 
     found = summary.summarise(spec.load_registry(_claims(claims)), store)
     for problem in found["problems"]:
@@ -364,8 +286,9 @@ def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path
 @click.pass_context
 def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
     """Copy finished records to reports/, without checkpoints, and make its page again."""
-    from repro import publishing
+    from repro import publishing, spec
     from repro.report import page, summary
+    from repro.store import write_atomically
 
     copied, left_out = publishing.publish(store, to)
     for line in left_out:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repro import experiments
+from repro.problem import suggest
 from repro.spec import Claim, Condition, SpecError
-from repro.store import Trial, suggest
+from repro.store import Trial
 
 IMAGES = {"cifar10": 50_000, "embedded": 4_096}
 """Training images of each data set."""

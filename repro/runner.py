@@ -25,6 +25,7 @@ from repro.data import load as load_data
 from repro.environment import describe
 from repro.experiments import Planned
 from repro.measure import Monitor, Task
+from repro.problem import Problem
 from repro.spec import Condition
 from repro.store import Trial, TrialSpec, load, locked, save
 from repro.training.loop import Interrupted
@@ -34,7 +35,7 @@ __all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pic
 _stop = threading.Event()
 
 
-class DeviceError(Exception):
+class DeviceError(Problem):
     """The device asked for is not here; the message says what is."""
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from repro import experiments
-from repro.store import Frozen, faults_in, key_path, suggest
+from repro.problem import Problem, suggest
+from repro.store import Frozen, faults_in, key_path
 
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
 Scale = Literal["static", "paper", "reduced", "smoke"]
@@ -47,7 +48,7 @@ Bound = Annotated[float, Field(allow_inf_nan=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class SpecError(Exception):
+class SpecError(Problem):
     """A claim file is not right; the message names the file, the key path and what is allowed."""
 
 

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit
-
 
 class Sample(NamedTuple):
     """One arm's values, as far as an interval needs them: mean, variance (n - 1), count."""
@@ -105,4 +103,6 @@ def _half(variance_of_mean: float, degrees: float, confidence: float) -> float:
         return 0.0  # known exactly, were it from a single value
     if math.isinf(variance_of_mean) or degrees < 1:
         return math.inf
+    from scipy.special import stdtrit  # here: it takes longer to import than a report without records to make
+
     return float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance_of_mean)

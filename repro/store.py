@@ -11,7 +11,6 @@ finds its own work again and two claims share a trial they both need.
 
 import contextlib
 import csv
-import difflib
 import fcntl
 import hashlib
 import json
@@ -24,18 +23,20 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from repro.problem import Problem, suggest
+
 SCHEMA = 1
 Status = Literal["running", "completed", "censored", "diverged", "failed"]
 
 
-class StoreError(Exception):
+class StoreError(Problem):
     """The store cannot be read or written; the message names the path and says what to do."""
 
 
 class Frozen(BaseModel):
     """A strict value: no unknown keys, no silent conversions, no NaN or infinity, no changes once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def faults_in(
@@ -97,12 +98,6 @@ def key_path(parts: Collection[str | int]) -> str:
         for key in keys
     )
     return text.removeprefix(".")
-
-
-def suggest(name: str, known: Any) -> str:
-    """Return " (did you mean X?)" for the known name nearest to ``name``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class TrialSpec(Frozen):

@@ -1,0 +1,105 @@
+"""One ``repro run``: pick the conditions, run them, judge, and tell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from repro import plan
+from repro.plan import Choice
+from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
+from repro.report import summary, tables
+from repro.report.console import terminal
+from repro.report.progress import Progress
+from repro.spec import Claim
+from repro.store import StoreError, add_look, load
+
+
+def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
+    """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
+
+    ``named``: the user asked for these claims and left the condition to us, so one that cannot test them is a miss.
+    """
+    runner = _runner()
+    root, data, download = options["store"], options["data"], options["download"]
+    console = terminal()
+    failed: list[str] = []
+    choices: list[tuple[Claim, Choice]] = []
+    try:
+        device = runner.pick_device(options["device"])
+        for claim, asked in wanted:
+            choice = asked or plan.choose(
+                claim, trials=load(root)[0], device=device.type, data=data, download=download,
+                budget_s=options["budget_s"], seeds=options["seeds"],
+            )  # fmt: skip
+            choices.append((claim, choice))
+            if choice.condition is None:
+                continue
+            seeds = choice.condition.seeds[: options["seeds"]]
+            console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
+            try:
+                source = runner.prepare(choice.condition, data, download=download)
+            except runner.DataError as error:
+                failed.append(f"{claim.id}: {error}")
+                continue
+            add_look(root, claim.id, choice.condition.name, seeds)
+            try:
+                with Progress(console) as observer:
+                    result = runner.run(
+                        claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
+                        jobs=options["jobs"], observer=observer,
+                    )  # fmt: skip
+                failed += [f"{claim.id}: {line}" for line in result.failed]
+            except StoreError as error:
+                failed.append(f"{claim.id}: {error}")
+    except runner.Interrupted:
+        click.echo("repro: interrupted; every trial saved its state, and the same command goes on from there", err=True)
+        return INTERRUPTED
+    for line in failed:
+        click.echo(f"repro: failed: {line}", err=True)
+    code = _conclude(choices, root, console, named=named)
+    return NOT_DONE if failed else code
+
+
+def _runner() -> Any:
+    """Return the half that needs torch, or say how to get it."""
+    try:
+        from repro import runner
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
+            raise Problem(f"running trials needs {error.name}: install this package with its extra 'run'") from error
+        raise
+    return runner
+
+
+def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Console, *, named: bool) -> int:
+    """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
+    found = summary.summarise({claim.id: claim for claim, _ in choices}, root)
+    told = {claim["id"]: claim for claim in found["claims"]}
+    code, outcomes = DONE, []
+    for claim, choice in choices:
+        if choice.condition is None:
+            console.print(f"{claim.id} was not tested: {choice.why}")
+            outcomes.append("NOT_TESTED")
+            code = NOT_DONE if named else code
+            continue
+        name = choice.condition.name
+        console.print(tables.conditions(told[claim.id], only=(name,)))
+        ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
+        console.print(f"{ran['outcome']}: {ran['reason']}")
+        outcomes.append(ran["outcome"])
+        as_claimed = (
+            name == claim.headline and ran["outcome"] == "SMOKE_OK"
+        )  # a claim that is no more than a smoke test
+        missed = named and not as_claimed and ran["outcome"] not in tables.TESTED
+        if missed:
+            console.print(f"{claim.id} itself was not tested: {choice.why}")
+        if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
+            code = NOT_DONE
+        elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
+            code = REFUTED
+    counted = ", ".join(f"{outcomes.count(o)} {o}" for o in sorted(set(outcomes)))
+    console.print(f"{len(outcomes)} run: {counted}")
+    return code
