@@ -27,7 +27,7 @@ from repro.experiments import Planned
 from repro.measure import Monitor, Task
 from repro.problem import Problem
 from repro.spec import Condition
-from repro.store import Trial, TrialSpec, load, locked, save
+from repro.store import StoreError, Trial, TrialSpec, load, locked, save
 from repro.training.loop import Interrupted
 
 __all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pick_device", "prepare", "run"]
@@ -158,7 +158,9 @@ def _measure(task: Task, data: Dataset, monitor: Monitor) -> Trial | str:
             return "another process is running this trial; run the command again when it is done"
         try:
             trial: Trial = module.measure(task, data, monitor)
-        except RuntimeError as error:  # out of memory among them
+        except (Interrupted, StoreError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one failing trial, whatever ails it, does not stop the others
             words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
             failed = Trial(spec=task.spec, data_digest=data.digest, status="failed", message=words)
             save(task.store, failed.model_copy(update={"environment": describe(task.device)}))

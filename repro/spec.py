@@ -334,7 +334,7 @@ def claim_files(directory: Path) -> list[Path]:
 
 
 def load_registry(directory: Path) -> dict[str, Claim]:
-    """Return all claims of a registry by id. Raises SpecError with the faults of every file that has any."""
+    """Return all claims of a registry by id, in the paper's order. Raises SpecError with the faults of every file."""
     claims, faults = {}, []
     for path in claim_files(directory):
         try:
@@ -343,7 +343,7 @@ def load_registry(directory: Path) -> dict[str, Claim]:
             faults.append(str(error))
     if faults:
         raise SpecError("\n".join(faults))
-    return claims
+    return dict(sorted(claims.items(), key=lambda item: (item[1].statements[:1] or (STATEMENTS + 1,), item[0])))
 
 
 def expectations(claim: Claim, condition: str) -> list[Expectation]:

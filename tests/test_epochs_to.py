@@ -349,7 +349,7 @@ def test_the_identity_of_a_trial_is_frozen(what: tuple[str, int, float], key: st
 
 def test_what_decides_only_which_trials_run_is_no_part_of_their_identity():
     """Limits, grids and tuning seeds may change without orphaning what was measured; the batch may not."""
-    other = arms_of("relu", max_epochs=7.0, rates=(1.0, 2.0, 3.0), widenings=0, tuning_seed=5, hopeless_epochs=1.0)
+    other = arms_of("relu", max_epochs=7.0, rates=(1.0, 2.0, 3.0), widenings=0, tuning_seed=5)
     assert spec(other["relu"], 0, 0.01) == spec(ARMS["relu"], 0, 0.01)
     assert spec(arms_of("relu", batch=64)["relu"], 0, 0.01) != spec(ARMS["relu"], 0, 0.01)
 

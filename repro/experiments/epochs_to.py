@@ -43,14 +43,12 @@ class Parameters(CommonParameters):
     rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]
     widenings: Annotated[int, Field(ge=0)] = 4
     tuning_seed: int = 1000
-    hopeless_epochs: Annotated[float, Field(gt=0)] = 12
-    """A tuning trial still at chance after so many epochs is given up."""
 
 
 FACTORS = ("net", "activation")
 """What may tell one arm from another; everything else is the condition's."""
 
-NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed", "hopeless_epochs")
+NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed")
 """They decide which trials are run and how far, not what a trial measures."""
 
 

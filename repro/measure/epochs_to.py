@@ -28,6 +28,7 @@ from repro.training.loop import Check, Interrupted, Recent, train
 from repro.training.optimizer import optimizer_for
 
 CHECKPOINT_S = 60.0  # seconds between checkpoints
+HOPELESS_EPOCHS = 12.0  # a tuning trial still at chance after so many is given up
 CHANCE_MARGIN = 0.02  # an error this close to chance counts as "has not begun to learn"
 
 
@@ -147,7 +148,7 @@ class _Run:
         if over:
             return Ended("censored", f"training error {check.error:.3f} after {self.epochs:.2f} epochs", limit=limit)
         chance = 1 - 1 / self.data.classes - CHANCE_MARGIN
-        if self.task.role == "tuning" and self.epochs >= self.p.hopeless_epochs and check.error > chance:
+        if self.task.role == "tuning" and self.epochs >= HOPELESS_EPOCHS and check.error > chance:
             return Ended("censored", f"still at chance after {self.epochs:.1f} epochs")
         return None
 

@@ -49,7 +49,7 @@ def _pictures(claim: Mapping[str, Any], root: Path) -> dict[str, str]:
 def _forest(claim: Mapping[str, Any]) -> str | None:
     from repro.report import figures
 
-    measured = [c for c in claim["conditions"] if c["evidence"] != "none"]
+    measured = [c for c in claim["conditions"] if c["evidence"] == "measured"]
     rows = [
         {"name": c["name"], "value": e["value"], "low": e["low"], "high": e["high"], "n": " + ".join(map(str, e["n"]))}
         for c in measured
