@@ -18,7 +18,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_figures_are_those_of_the_records() -> None:
-    """Every estimate the README's results quote is one that the committed records give, and so is each verdict there."""
+    """Every estimate and verdict in the README's results is one that the committed records give."""
     results = README.split("## What came out so far")[1].split("## How it works")[0]
     found = summary.summarise(spec.load_registry(ROOT / "claims"), ROOT / "reports")
     given = {tables.ours(e) for claim in found["claims"] for c in claim["conditions"] for e in c["estimates"]}
