@@ -126,7 +126,8 @@ def list_claims(claims: Path | None, store: Path) -> None:
     from repro.report import summary, tables
     from repro.report.console import terminal
 
-    terminal().print(tables.registry(summary.summarise(spec.load_registry(_claims(claims)), store)))
+    registry = spec.load_registry(_claims(claims))
+    terminal().print(tables.registry(registry.values(), summary.outcomes(registry, store)))
 
 
 @main.command()

@@ -1,6 +1,5 @@
 """What a user can put right: one base class for it, so that the command line needs to know no other."""
 
-import difflib
 from collections.abc import Iterable
 
 DONE, REFUTED, WRONG_USE, NOT_DONE, NOTHING, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -13,5 +12,7 @@ class Problem(Exception):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean X?)" for the known name nearest to ``name``, or nothing."""
+    import difflib  # here: most commands need no suggestion
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -12,7 +12,6 @@ finds its own work again and two claims share a trial they both need.
 import contextlib
 import csv
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -158,6 +157,8 @@ class Trial(Frozen):
 
 
 def _digest(value: Any) -> str:
+    import hashlib  # here: it loads a whole library of ciphers, which a list of claims does without
+
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -280,6 +281,8 @@ def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]
 
 def evidence_digest(root: Path) -> str:
     """Return a digest of all records, curves and plans under ``root``, 16 hex digits; no checkpoints, no order."""
+    import hashlib
+
     digest = hashlib.sha256()
     files = [*root.glob("trials/*/record.json"), *root.glob("trials/*/curve.csv"), *root.glob("plans/*.json")]
     for path in sorted(files):

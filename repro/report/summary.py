@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro import __version__, experiments, store
-from repro.judge import Judged, Verdict, judge_all
+from repro.judge import Judged, Verdict, judge, judge_all
 from repro.spec import Claim, band_text, published_text
 from repro.store import Trial
 
@@ -37,6 +37,16 @@ def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
         }
     )
     return found
+
+
+def outcomes(registry: Mapping[str, Claim], root: Path) -> dict[str, str]:
+    """Return each claim's outcome, by id: what a list needs, without the rest of the report."""
+    trials, _ = store.load(root)
+    looks = store.load_looks(root)
+    return {
+        id_: judge(claim, claim.conditions[claim.headline], trials, looks.get((id_, claim.headline), ())).outcome
+        for id_, claim in registry.items()
+    }
 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:

@@ -1,13 +1,13 @@
 """Tables for the terminal, 80 columns wide where they must be, plain where they are piped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from repro.spec import number_text
+from repro.spec import Claim, number_text
 
 STYLES = {
     "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
@@ -83,11 +83,11 @@ def epochs(trial: Mapping[str, Any]) -> str:
     return f"> {trial['limit']:.2f}" if trial["limit"] else "-"
 
 
-def registry(found: Mapping[str, Any]) -> Table:
+def registry(claims: Iterable[Claim], outcomes: Mapping[str, str]) -> Table:
     """Return the list of claims with the last verdict of each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("claim", "§", "experiment", "title", "last verdict"):
         table.add_column(name, overflow="fold")
-    for claim in found["claims"]:
-        table.add_row(claim["id"], claim["section"], claim["experiment"], claim["title"], outcome(claim["outcome"]))
+    for claim in claims:
+        table.add_row(claim.id, claim.source.section, claim.experiment, claim.title, outcome(outcomes[claim.id]))
     return table
