@@ -195,7 +195,7 @@ def _smoke(observed: Observed) -> tuple[Outcome, str]:
         for arm, found in arms.items():
             if not any(o.exact for o in found):
                 return "SMOKE_BROKEN", f"{arm} did not get where it should, with any seed"
-    return "SMOKE_OK", "everything ran; drawn or tiny data say nothing about the claim"
+    return "SMOKE_OK", "everything ran; synthetic or tiny data say nothing about the claim"
 
 
 def _so_far(e: Expectation, compared: _Compared, confidence: float, outcome: Outcome) -> Judged:
@@ -253,7 +253,7 @@ def describe(e: Expectation, estimate: Estimate) -> str:
     interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
     text = f"{estimate.value:.3g} ({interval}, n = {n})"
     if _known(estimate):
-        text = f"{number_text(estimate.value)}, exactly"
+        text = f"{number_text(estimate.value)}, computed"
     if e.published_value:
         return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)

@@ -35,7 +35,7 @@ def unfit(trial: Trial) -> str:
     if trial.status in ("running", "failed"):
         return f"{trial.status}, not finished"
     if trial.spec.config.get("dataset") == "embedded":
-        return "measured on drawn pictures"
+        return "measured on synthetic pictures"
     if trial.environment.get("dirty") is not False:
         return "not from a clean commit"
     return ""

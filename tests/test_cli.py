@@ -163,7 +163,7 @@ def test_publishing_nothing_selects_nothing(repro, tmp_path):
     store.save(tmp_path / "runs", trial)
     result = repro("publish")
     assert result.exit_code == 4
-    assert f"left out: {trial.identity}: measured on drawn pictures" in result.stdout
+    assert f"left out: {trial.identity}: measured on synthetic pictures" in result.stdout
 
 
 PROBE = """

@@ -27,7 +27,7 @@ def test_the_headline_is_chosen_where_it_fits(data):
 
 
 def test_without_data_the_largest_that_fits_is_chosen_and_the_reason_given(tmp_path):
-    """Where the headline's data is missing, the drawn pictures are used, and the missing folder is named."""
+    """Where the headline's data is missing, the synthetic pictures are used, and the missing folder is named."""
     choice = _choose(tmp_path)
     assert choice.condition is CLAIM.conditions["smoke"]
     assert f"no cifar-10-batches-py/ in {tmp_path}" in choice.why

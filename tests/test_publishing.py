@@ -14,13 +14,13 @@ def _trial(seed=0, dataset="cifar10", status="completed", dirty=False):
     [
         (_trial(status="running"), "not finished"),
         (_trial(status="failed"), "not finished"),
-        (_trial(dataset="embedded"), "drawn pictures"),
+        (_trial(dataset="embedded"), "synthetic pictures"),
         (_trial(dirty=True), "clean commit"),
         (_trial(dirty=None), "clean commit"),
     ],
 )
 def test_only_evidence_is_published(tmp_path, trial, why):
-    """Unfinished trials, drawn pictures and unclean code stay behind, and it is said why."""
+    """Unfinished trials, synthetic pictures and unclean code stay behind, and it is said why."""
     store.save(tmp_path / "runs", trial)
     copied, left_out = publishing.publish(tmp_path / "runs", tmp_path / "reports")
     assert copied == 0

@@ -1,4 +1,4 @@
-"""The main job as a user runs it, on drawn pictures: from claim file to verdict and page."""
+"""The main job as a user runs it, on synthetic pictures: from claim file to verdict and page."""
 
 import json
 import subprocess
@@ -30,4 +30,4 @@ def test_main_job_end_to_end(tmp_path: Path) -> None:
     assert "SMOKE_OK" in page.read_text()
     told = subprocess.run([*REPRO, "report", "--json", *store], capture_output=True, text=True, check=True).stdout
     for claim in json.loads(told)["claims"]:
-        assert claim["outcome"] == "NOT_TESTED"  # drawn pictures say nothing about a claim
+        assert claim["outcome"] == "NOT_TESTED"  # synthetic pictures say nothing about a claim

@@ -14,7 +14,7 @@ from repro.experiments import CommonParameters, Observation, Observed, Planned
 from repro.store import Trial, TrialSpec
 
 NAME = "count"
-NUMERICS = 1
+NUMERICS = 2
 EVIDENCE = "computed"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVS = LAYERS[:5]
@@ -24,7 +24,7 @@ UNITS = {
     "input-dimension": "values",
     "multiply-adds": "multiply-adds an image",
     "multiply-adds-per-gpu": "multiply-adds an image",
-    "largest-conv-share": "fraction of the weights",
+    "largest-conv-share": "fraction of the parameters",
     "conv1-side-without-padding": "places",
     "weighted-layers": "layers",
     "crop-variants": "variants of an image",
@@ -33,7 +33,7 @@ UNITS = {
     "share-of-peak": "fraction of the peak",
     **{f"neurons-{layer}": "neurons" for layer in LAYERS},
     **{f"kernel-inputs-{layer}": "values" for layer in CONVS},
-    **{f"share-{layer}": "fraction of the weights" for layer in CONVS},
+    **{f"share-{layer}": "fraction of the parameters" for layer in CONVS},
 }
 METRICS = tuple(UNITS)
 

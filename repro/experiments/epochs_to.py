@@ -37,7 +37,7 @@ class Parameters(CommonParameters):
     protocol: Literal["code", "modern"]
     target: Annotated[float, Field(gt=0, lt=1)] = paper.FIGURE_1_TARGET
     batch: Annotated[int, Field(ge=1, le=4096)] = paper.BATCH
-    checks_per_epoch: Annotated[int, Field(ge=1, le=100)] = 10
+    checks_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 10
     precision: Literal["fp32"] = "fp32"
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]

@@ -38,15 +38,16 @@ def count(p: Parameters) -> dict[str, float]:
     with torch.device("meta"):
         model, x = build(layers(net), size=net.size), torch.empty(1, 3, net.size, net.size)
     input_dimension = x.numel()
-    weights, neurons, macs = [], [], []
+    weights, sizes, neurons, macs = [], [], [], []
     for module in model:
         x = module(x)
         if isinstance(module, nn.Conv2d | nn.Linear):
             weights.append(module.weight)
+            sizes.append(sum(q.numel() for q in module.parameters()))
             neurons.append(x.numel())
             macs.append(module.weight.numel() * (x[0, 0].numel() if x.dim() == 4 else 1))
     parameters = sum(q.numel() for q in model.parameters())
-    shares = [w.numel() / sum(w.numel() for w in weights) for w in weights if w.dim() == 4]
+    shares = [size / parameters for size, w in zip(sizes, weights, strict=True) if w.dim() == 4]
     names = [f"conv{k}" for k in range(1, len(shares) + 1)] + list(LAYERS[5:])
     gpus = 2 if p.towers == "two" else 1
     backward = 2 * sum(macs) - macs[0]  # no gradient of the input pixels is needed
