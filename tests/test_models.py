@@ -10,13 +10,7 @@ from torch.nn import functional as F
 from repro.models import cifar
 from repro.models.layers import AvgPool, LocallyConnected2d, SameMapNorm
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(*shape, seed=0, scale=1.0):

@@ -16,13 +16,7 @@ from repro.training.inputs import Input, batches
 from repro.training.loop import Check, Interrupted, Recent, train
 from repro.training.optimizer import optimizer_for
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pictures(n=60, size=8, seed=0):
