@@ -211,10 +211,12 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
         if t.status == "failed"
     ]
     values: dict[str, tuple[Observation, ...]] = {}
-    missing: list[str] = []
+    missing = [  # the search first: scoring waits for it
+        f"the search of {arm} at {', '.join(f'{rate:g}' for rate in sorted(rates))}"
+        for arm, rates in state.unfinished.items()
+        if rates
+    ]
     for arm, p in arms.items():
-        if rates := state.unfinished[arm]:
-            missing.append(f"the search of {arm} at {', '.join(f'{rate:g}' for rate in sorted(rates))}")
         best = state.best(arm)
         if state.complete and best is None:
             values[arm] = ()
