@@ -13,6 +13,7 @@ from repro.experiments.count import CONVS, LAYERS, UNITS, Parameters
 from repro.measure import Monitor, Task
 from repro.models.alexnet import AlexNet, build, layers
 from repro.store import Measurement, Trial, save
+from repro.training.views import OFFSETS
 
 
 def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG001 - every experiment has them
@@ -62,7 +63,7 @@ def count(p: Parameters) -> dict[str, float]:
         "largest-conv-share": max(shares),
         "conv1-side-without-padding": (paper.CROP - 11) / 4 + 1,
         "weighted-layers": len(weights),
-        "crop-variants": (paper.STORED - paper.CROP + 1) ** 2 * 2,
+        "crop-variants": OFFSETS**2 * 2,
         "bits-per-label": math.log2(p.classes),
         "images-per-second": images_per_s,
         "share-of-peak": images_per_s * flop_per_image / (2 * paper.GTX_580_FLOPS),

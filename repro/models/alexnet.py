@@ -60,8 +60,8 @@ class Normalise:
 
     kind: Literal["lrn", "lrn-mean", "same-map", "batch"]
     towers: int = 1
-    scale: float = 1e-4
-    k: float = 2.0
+    scale: float = paper.LRN_ALPHA
+    k: float = paper.LRN_K
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from repro.paper import MOMENTUM
+from repro.training.sgd2012 import groups_2012
 
 
 def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.Optimizer:
@@ -12,8 +13,5 @@ def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.O
     `code`: biases learn at twice the rate (epsB = 2 epsW in the layer-params files). While the rate is constant,
     torch's rule and the 2012 rule (rate inside the velocity) are the same recurrence.
     """
-    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
-    weights = [p for name, p in model.named_parameters() if not name.endswith("bias")]
-    bias_rate = 2 * rate if protocol == "code" else rate
-    groups = [{"params": weights, "lr": rate}, {"params": biases, "lr": bias_rate}]
-    return torch.optim.SGD(groups, momentum=MOMENTUM)
+    groups = groups_2012(model, rate, weight_decay=0.0) if protocol == "code" else [{"params": [*model.parameters()]}]
+    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
