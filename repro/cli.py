@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repro import __version__
+from repro import __version__, folders
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, NOTHING, REFUTED, WRONG_USE, Problem, suggest
 
 if TYPE_CHECKING:
@@ -77,21 +77,19 @@ class Group(click.Group):
 
 
 def _claims(value: Path | None) -> Path:
-    from repro import spec
-
-    directory = value or spec.default_claims()
+    directory = value or folders.default_claims()
     if not directory.is_dir():
         raise Usage(f"{directory}: no such folder; pass --claims DIR")
     return directory
 
 
 def _claim(directory: Path, id_: str) -> "Claim":
-    from repro import spec
+    from repro import registry
 
-    known = [path.stem for path in spec.claim_files(directory)]
+    known = [path.stem for path in folders.claim_files(directory)]
     if id_ not in known:
         raise Usage(f"unknown claim {id_!r}{suggest(id_, known)}; `repro list` shows all {len(known)}")
-    return spec.load_claim(directory / f"{id_}.toml")
+    return registry.load_claim(directory / f"{id_}.toml")
 
 
 claims_option = click.option(
@@ -122,12 +120,10 @@ def main() -> None:
 @store_option
 def list_claims(claims: Path | None, store: Path) -> None:
     """List every claim with its last verdict."""
-    from repro import spec
-    from repro.report import summary, tables
+    from repro.report import listing
     from repro.report.console import terminal
 
-    registry = spec.load_registry(_claims(claims))
-    terminal().print(tables.registry(registry.values(), summary.outcomes(registry, store)))
+    terminal().print(listing.table(listing.rows(_claims(claims), store)))
 
 
 @main.command()
@@ -149,10 +145,10 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
 @claims_option
 def check(ids: Sequence[str], claims: Path | None) -> None:
     """Check claim files: all, or those named."""
-    from repro import spec
+    from repro import registry
 
     directory = _claims(claims)
-    found = [_claim(directory, id_) for id_ in ids] if ids else list(spec.load_registry(directory).values())
+    found = [_claim(directory, id_) for id_ in ids] if ids else list(registry.load_registry(directory).values())
     click.echo(f"{len(found)} claim file{'s' if len(found) != 1 else ''} in order")
 
 
@@ -170,7 +166,7 @@ def new(id_: str, claims: Path) -> None:
         raise Usage(f"{id_!r} cannot be an id; use {spec.NAME_RULE}")
     if path.exists():
         raise Usage(f"{path} is there already; choose another id, or edit it")
-    template = (spec.default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8")
+    template = (folders.default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8")
     try:
         claims.mkdir(parents=True, exist_ok=True)
         path.write_text(template.replace("your-claim-id", id_), encoding="utf-8")
@@ -222,7 +218,7 @@ def run_claim(
     directory = _claims(claims)
     found = [_claim(directory, id_) for id_ in dict.fromkeys(ids)]
     wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
-    ctx.exit(session.run(wanted, named=condition is None, **options))
+    ctx.exit(session.run(wanted, named=True, **options))
 
 
 @run.command("all")
@@ -233,12 +229,12 @@ def run_claim(
 @click.pass_context
 def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
     """Run every claim of the registry: what fits, or every condition of one scale."""
-    from repro import plan, session, spec
+    from repro import plan, registry, session
 
-    registry = list(spec.load_registry(_claims(claims)).values())
-    wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in registry]
+    found = list(registry.load_registry(_claims(claims)).values())
+    wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]
     if scale is not None:
-        scaled = [(claim, c.name) for claim in registry for c in claim.conditions.values() if c.scale == scale]
+        scaled = [(claim, c.name) for claim in found for c in claim.conditions.values() if c.scale == scale]
         wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
     if not wanted:
         click.echo(f"0 run: no claim has a condition of scale {scale}")
@@ -255,12 +251,12 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
 @click.pass_context
 def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path | None, store: Path) -> None:
     """Report every claim of the registry, judged from the records."""
-    from repro import spec
+    from repro import registry
     from repro.report import summary, tables
     from repro.report.console import terminal
     from repro.store import write_atomically
 
-    found = summary.summarise(spec.load_registry(_claims(claims)), store)
+    found = summary.summarise(registry.load_registry(_claims(claims)), store)
     for problem in found["problems"]:
         click.echo(f"repro: not used: {problem}", err=True)
     if as_json:
@@ -287,14 +283,14 @@ def report(ctx: click.Context, /, html: Path | None, as_json: bool, claims: Path
 @click.pass_context
 def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
     """Copy finished records to reports/, without checkpoints, and make its page again."""
-    from repro import publishing, spec
+    from repro import publishing, registry
     from repro.report import page, summary
     from repro.store import write_atomically
 
     copied, left_out = publishing.publish(store, to)
     for line in left_out:
         click.echo(f"left out: {line}")
-    found = summary.summarise(spec.load_registry(_claims(claims)), to)
+    found = summary.summarise(registry.load_registry(_claims(claims)), to)
     write_atomically(to / "index.html", page.render(found, to).encode())
     click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {to / 'index.html'}")
     ctx.exit(DONE if copied else NOTHING)

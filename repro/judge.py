@@ -7,8 +7,27 @@ from typing import NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed
-from repro.spec import Claim, Condition, Expectation, Outcome, band_text, expectations, number_text, published_text
-from repro.stats import Estimate, Sample, difference_interval, log_sample, mean_interval, ratio_interval, sample
+from repro.spec import (
+    Claim,
+    Condition,
+    Expectation,
+    Outcome,
+    band_text,
+    expectations,
+    name_text,
+    number_text,
+    published_text,
+)  # fmt: skip
+from repro.stats import (
+    Estimate,
+    Sample,
+    difference_interval,
+    log_sample,
+    mean_interval,
+    proportion_interval,
+    ratio_interval,
+    sample,
+)  # fmt: skip
 from repro.store import Trial
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
@@ -58,10 +77,11 @@ def judge(claim: Claim, condition: Condition, trials: Sequence[Trial], looks: Se
     def verdict(outcome: Outcome, reason: str, judged: Sequence[Judged] = ()) -> Verdict:
         return Verdict(outcome, reason, tuple(judged), observed, seeds, len(looks))
 
-    if not observed.trials:
-        dataset = condition.any_arm.dataset
-        needs = "" if dataset == "none" else f" ({_seeds(len(seeds))} an arm on {dataset})"
-        return verdict("NOT_TESTED", f"nothing was run under {condition.name}{needs}")
+    if condition.blocked or not observed.trials:
+        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)))
+    begun = {arm for arm, _, _ in observed.trials}
+    if not looks and observed.missing and not begun >= set(condition.arms):
+        return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
     compared = [_compared(e, condition, observed) for e in wanted]
     if trouble := _trouble(observed, twice):
@@ -82,19 +102,26 @@ def judge(claim: Claim, condition: Condition, trials: Sequence[Trial], looks: Se
     # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
     counted = [j for j in judged if condition.scale != "reduced" or j.expectation.null is not None] or judged
     worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
-    reason = worst.reason if len(wanted) == 1 else f"{_name(worst.expectation)}: {worst.reason}"
+    reason = worst.reason if len(wanted) == 1 else f"{name_text(worst.expectation)}: {worst.reason}"
     if len(looks) > 1:
         first = judge(claim, condition, trials, looks[:1])
         reason += f"; as first planned, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
     return verdict(worst.outcome, reason, judged)
 
 
+def _untested(claim: Claim, condition: Condition, seeds: int) -> str:
+    """Return why nothing was run under a condition, or what a run would be."""
+    if condition.blocked:
+        return condition.blocked
+    if not experiments.measurable(claim.experiment):
+        return f"this version can judge {claim.experiment} trials, but not run them"
+    dataset = condition.any_arm.dataset
+    needs = "" if dataset == "none" else f" ({_seeds(seeds)} an arm on {dataset})"
+    return f"nothing was run under {condition.name}{needs}"
+
+
 def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
-
-
-def _name(e: Expectation) -> str:
-    return f"{e.metric} of {e.of}" if e.over is None else f"{e.statistic} of {e.metric}, {e.of} to {e.over}"
 
 
 def _by_key(trials: Sequence[Trial]) -> tuple[dict[str, Trial], dict[str, tuple[Trial, Trial]]]:
@@ -155,7 +182,10 @@ def _counted(found: Counter[str]) -> str:
 
 
 class _Compared(NamedTuple):
-    """What an expectation compares: its arms (one or two), the observations of each, and their samples."""
+    """What an expectation compares: its arms (one or two), the observations of each, and their samples.
+
+    Under a max there is one group a metric, all of the same arm.
+    """
 
     arms: tuple[str, ...]
     groups: tuple[tuple[Observation, ...], ...]
@@ -170,7 +200,7 @@ class _Compared(NamedTuple):
 def _compared(e: Expectation, condition: Condition, observed: Observed) -> _Compared:
     """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
     arms = (e.of,) if e.over is None else (e.of, e.over)
-    groups = tuple(observed.values.get(e.metric, {}).get(arm, ()) for arm in arms)
+    groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
     if not all(groups):
         return _Compared(arms, groups, ())
     make = log_sample if e.statistic == "ratio" else sample
@@ -185,6 +215,10 @@ def _estimate(e: Expectation, compared: _Compared, confidence: float) -> Estimat
     samples, exact = compared.samples, compared.exact
     if e.statistic == "value":
         return mean_interval(samples[0], confidence, exact=exact[0])
+    if e.statistic == "max":
+        return mean_interval(max(samples), confidence)
+    if e.statistic == "proportion":
+        return proportion_interval(samples[0], confidence)
     find = ratio_interval if e.statistic == "ratio" else difference_interval
     return find(samples[0], samples[1], confidence, of_exact=exact[0], over_exact=exact[1])
 
@@ -230,13 +264,13 @@ def _judge_one(
         return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
     if estimate is None:
         return Judged(e, None, unsettled, ours)
-    if len(compared.arms) > 1 and not any(compared.exact):
+    if e.compares and not any(compared.exact):
         return Judged(e, estimate, unsettled, f"both {e.of} and {e.over} have seeds that missed the target")
     if reduced:
         outcome, words = _trend(e, estimate)
     else:
         outcome, words = _outcome(e, estimate, _estimate(e, compared, 1 - 2 * level.alpha / level.together))
-    for arm, group in zip(compared.arms, compared.groups, strict=True):
+    for arm, group in zip(compared.arms, compared.groups, strict=e.statistic != "max"):
         if missed := sum(not o.exact for o in group):
             words += f"; {missed} of {_seeds(len(group))} of {arm} missed the target, so that side is open"
     value = e.published_value

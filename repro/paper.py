@@ -44,3 +44,15 @@ TRAINING_DAYS = 5.5
 
 GTX_580_FLOPS = 1.581e12
 """Single-precision peak of one GTX 580, operations a second: 512 cores x 2 x 1.544 GHz (not in the paper)."""
+
+FIGURE_2_NEURONS = (253_440, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000)
+"""Neurons of each layer as the caption of Figure 2 prints them."""
+
+TABLE_2_TOP5 = {"five": (16.4, 16.4), "seven": (15.4, 15.3)}
+"""Top-5 error in percent on the ILSVRC-2012 validation and test sets, by how many networks were averaged (Table 2)."""
+
+RUNNER_UP_TOP5 = 26.2
+"""Top-5 error in percent of the second-best entry of ILSVRC-2012, on the test set (Table 2)."""
+
+RGB_EIGENVALUES = tuple(value * 255**2 for value in (0.2175, 0.0188, 0.0045))
+"""Of the covariance of ImageNet's RGB in 0..255; not in the paper: fb.resnet.torch, datasets/imagenet.lua, in 0..1."""

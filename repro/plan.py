@@ -9,11 +9,19 @@ from repro.problem import suggest
 from repro.spec import Claim, Condition, SpecError
 from repro.store import Trial
 
-IMAGES = {"cifar10": 50_000, "embedded": 4_096}
-"""Training images of each data set."""
+IMAGES = {
+    "cifar10": 50_000, "embedded": 4_096, "imagenette160": 9_469, "tiny-imagenet-32": 100_000,
+    "ilsvrc-2010": 1_261_406, "ilsvrc-2012": 1_281_167, "imagenet-2009": 4_450_000,
+}  # fmt: skip
+"""Training images of each data set; of the 8.9 million of 2009, half (section 6)."""
 
-FOLDERS = {"cifar10": "cifar-10-batches-py"}
+FOLDERS = {"cifar10": "cifar-10-batches-py"} | {
+    name: name for name in ("imagenette160", "tiny-imagenet-32", "ilsvrc-2010", "ilsvrc-2012", "imagenet-2009")
+}
 """Where a data set lies under the data folder; those not named need no files."""
+
+DOWNLOADED = ("cifar10",)
+"""What ``--download`` can fetch."""
 
 SCALES = ("paper", "reduced", "static", "smoke")
 """From what says most about the claim to what says least."""
@@ -67,7 +75,18 @@ def named(claim: Claim, name: str) -> Choice:
     if name not in claim.conditions:
         known = ", ".join(claim.conditions)
         raise SpecError(f"{claim.id} has no condition {name!r}{suggest(name, claim.conditions)}; it has {known}")
-    return Choice(claim.conditions[name], "as asked")
+    condition = claim.conditions[name]
+    reason = _never(claim, condition)
+    return Choice(None, f"{name}: {reason}") if reason else Choice(condition, "as asked")
+
+
+def _never(claim: Claim, condition: Condition) -> str | None:
+    """Return why a condition cannot be run on any machine, None where it can."""
+    if condition.blocked:
+        return condition.blocked
+    if not experiments.measurable(claim.experiment):
+        return f"this version can judge {claim.experiment} trials, but not run them"
+    return None
 
 
 def choose(
@@ -98,8 +117,11 @@ def _obstacle(
     budget_s: float, seeds: int | None,
 ) -> str | None:  # fmt: skip
     """Return why a condition cannot be run here, None where it can."""
+    if reason := _never(claim, condition):
+        return reason
     name = condition.any_arm.dataset
-    if name in FOLDERS and not download and not (data and (data / FOLDERS[name]).is_dir()):
+    fetched = download and name in DOWNLOADED
+    if name in FOLDERS and not fetched and not (data and (data / FOLDERS[name]).is_dir()):
         return f"no {FOLDERS[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {FOLDERS[name]}/"
     left = cost(claim, condition, condition.seeds[:seeds], trials, device)
     if left.seconds > budget_s:
@@ -109,6 +131,16 @@ def _obstacle(
             f"over --budget {duration(budget_s)}"
         )
     return None
+
+
+def needs(condition: Condition) -> str:
+    """Return what a condition needs, in a few words: ``cifar10``, ``ilsvrc-2010, 2 GPUs``, ``nothing``."""
+    if condition.blocked:
+        return "what is not public"
+    gpus = getattr(condition.any_arm, "gpus", 0)
+    parts = [condition.any_arm.dataset] if condition.any_arm.dataset in FOLDERS else []
+    parts += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
+    return ", ".join(parts) or "nothing"
 
 
 def duration(seconds: float) -> str:

@@ -20,13 +20,14 @@ from repro.store import StoreError, add_look, load
 def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
     """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
 
-    ``named``: the user asked for these claims and left the condition to us, so one that cannot test them is a miss.
+    ``named``: the user asked for these claims, so one that is not tested is a miss; where the condition was left to us,
+    so is one that is run under a condition that cannot test it.
     """
     runner = _runner()
     root, data, download = options["store"], options["data"], options["download"]
     console = terminal()
     failed: list[str] = []
-    choices: list[tuple[Claim, Choice]] = []
+    choices: list[tuple[Claim, Choice, bool]] = []
     try:
         device = runner.pick_device(options["device"])
         for claim, asked in wanted:
@@ -34,7 +35,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
                 claim, trials=load(root)[0], device=device.type, data=data, download=download,
                 budget_s=options["budget_s"], seeds=options["seeds"],
             )  # fmt: skip
-            choices.append((claim, choice))
+            choices.append((claim, choice, named and asked is None))
             if choice.condition is None:
                 continue
             seeds = choice.condition.seeds[: options["seeds"]]
@@ -74,12 +75,12 @@ def _runner() -> Any:
     return runner
 
 
-def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Console, *, named: bool) -> int:
+def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console: Console, *, named: bool) -> int:
     """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
-    found = summary.summarise({claim.id: claim for claim, _ in choices}, root)
+    found = summary.summarise({claim.id: claim for claim, _, _ in choices}, root)
     told = {claim["id"]: claim for claim in found["claims"]}
     code, outcomes = DONE, []
-    for claim, choice in choices:
+    for claim, choice, ours in choices:
         if choice.condition is None:
             console.print(f"{claim.id} was not tested: {choice.why}")
             outcomes.append("NOT_TESTED")
@@ -93,7 +94,7 @@ def _conclude(choices: Sequence[tuple[Claim, Choice]], root: Path, console: Cons
         as_claimed = (
             name == claim.headline and ran["outcome"] == "SMOKE_OK"
         )  # a claim that is no more than a smoke test
-        missed = named and not as_claimed and ran["outcome"] not in tables.TESTED
+        missed = ours and not as_claimed and ran["outcome"] not in tables.TESTED
         if missed:
             console.print(f"{claim.id} itself was not tested: {choice.why}")
         if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):

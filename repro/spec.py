@@ -1,17 +1,14 @@
-"""Claims: the strict, frozen form of ``claims/<id>.toml``. A spec holds data, never code."""
+"""Claims: the strict, frozen form of what ``claims/<id>.toml`` says. A spec holds data, never code."""
 
 import math
 import re
-import tomllib
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from repro import experiments
-from repro.problem import Problem, suggest
-from repro.store import Frozen, faults_in, key_path
+from repro.problem import Problem
+from repro.store import Frozen
 
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
 Scale = Literal["static", "paper", "reduced", "smoke"]
@@ -99,15 +96,30 @@ class Published(Frozen):
         return low <= self.number <= high and reaches
 
 
+def _several(raw: Any) -> Any:
+    return (raw,) if isinstance(raw, str) else raw
+
+
+class Corroboration(Frozen):
+    """What the authors' own released notes log for the printed value, in its unit, and the file that has it."""
+
+    file: Text
+    logged: float
+
+
 class Expectation(Frozen):
     """What the paper leads us to expect of one metric, fixed before running.
 
-    ``accept`` is the band that counts as the published value, with ``because``; ``null`` is "no effect".
-    ``of`` and ``over`` name arms: a ratio is of/over, a difference of - over, a value has only ``of``.
+    ``accept`` is the band that counts as the published value, with ``because``; ``null`` is "no effect". ``of`` and
+    ``over`` name arms: a ratio is of/over, a difference of - over; the others have only ``of``. A value is the mean
+    over the seeds, a proportion the share of the seeds for which the metric is 1, a max the largest of several metrics.
     """
 
-    metric: str
-    statistic: Literal["value", "ratio", "difference"]
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, alias="metric")]
+    """In the file ``metric``, one name; several, in a list, for a max."""
+    view: Literal["centre", "ten"] | None = None
+    """What an error is taken of: the centre crop, or the mean over ten views."""
+    statistic: Literal["value", "ratio", "difference", "max", "proportion"]
     of: str
     over: str | None = None
     published: Published
@@ -115,8 +127,19 @@ class Expectation(Frozen):
     null: float | None = None
     better: Literal["lower", "higher"] | None = None
     because: Text
+    corroboration: Corroboration | None = None
     conditions: tuple[str, ...] = ()
     """The conditions it is for; empty for all."""
+
+    @property
+    def observables(self) -> tuple[str, ...]:
+        """The metrics as trials name them, with the view: ``top1-error-ten``."""
+        return self.metrics if self.view is None else tuple(f"{metric}-{self.view}" for metric in self.metrics)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it sets two arms side by side."""
+        return self.statistic in ("ratio", "difference")
 
     @property
     def published_value(self) -> float | None:
@@ -132,14 +155,20 @@ class Expectation(Frozen):
             raise ValueError(f"accept [{low:g}, {high:g}] misses the published value {published_text(self)}")
         if self.null is not None and low < self.null < high:
             raise ValueError(f"accept [{low:g}, {high:g}] holds null {self.null:g}: such a band could not be refuted")
-        if (self.over is None) != (self.statistic == "value"):
-            raise ValueError(f"statistic {self.statistic!r} needs {'no ' if self.statistic == 'value' else ''}'over'")
+        if (self.over is not None) != self.compares:
+            raise ValueError(f"statistic {self.statistic!r} needs {'' if self.compares else 'no '}'over'")
         if self.of == self.over:
             raise ValueError(f"of and over are both {self.of!r}; name two arms")
         if self.statistic == "ratio" and (low <= 0 or (self.null is not None and self.null <= 0)):
             raise ValueError("a ratio's accept and null are above 0")
-        if self.statistic != "value" and self.null is None:
+        if self.statistic == "proportion" and not 0 <= low < high <= 1:
+            raise ValueError("a proportion's accept lies in 0 to 1")
+        if self.compares and self.null is None:
             raise ValueError(f"statistic {self.statistic!r} needs 'null', its value for no effect")
+        if (self.statistic == "max") != (len(self.metrics) > 1):
+            raise ValueError("a list of metrics goes with statistic 'max', and the other way round")
+        if self.corroboration is not None and self.published_value is None:
+            raise ValueError("corroboration goes with a published number")
         return self
 
 
@@ -157,18 +186,20 @@ class Known(Frozen):
     because: Text
 
 
-class _ConditionFile(Frozen):
+class ConditionKeys(Frozen):
     """The part of a [conditions.NAME] table that every experiment has; the rest are experiment parameters."""
 
     scale: Scale
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     note: Text | Literal[""] = ""
+    blocked: Text | Literal[""] = ""
+    """Why nobody can run it with what is public; it is then NOT_TESTED for that reason."""
     assumed_speed: dict[Literal["cpu", "cuda"], Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Images per second to plan with, by device type, until a trial was timed."""
     deviations: tuple[Deviation, ...] = ()
 
 
-class Condition(_ConditionFile):
+class Condition(ConditionKeys):
     """Where and how a claim is measured; ``arms`` are the experiment's parameters, one set an arm."""
 
     name: str
@@ -180,7 +211,7 @@ class Condition(_ConditionFile):
         return next(iter(self.arms.values()))
 
 
-class _Statement(Frozen):
+class ClaimKeys(Frozen):
     """What a claim file and a claim have alike."""
 
     id: Name
@@ -193,9 +224,11 @@ class _Statement(Frozen):
     expect: Annotated[tuple[Expectation, ...], Field(min_length=1)]
     deviations: tuple[Deviation, ...] = ()
     known: Known | None = None
+    support: tuple[Name, ...] = ()
+    """Claims whose answer stands beside this one's: facts that make it more or less likely."""
 
 
-class _ClaimFile(_Statement):
+class ClaimFile(ClaimKeys):
     """A claim file, key by key."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
@@ -203,147 +236,10 @@ class _ClaimFile(_Statement):
     conditions: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
 
-class Claim(_Statement):
+class Claim(ClaimKeys):
     """One checkable statement of the paper."""
 
     conditions: dict[str, Condition]
-
-
-def load_claim(path: Path) -> Claim:
-    """Return the claim of one file. Raises SpecError, naming the faults it has, one a line."""
-    try:
-        raw = _tuples(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path}: not TOML: {error}") from error
-    faults: list[str] = []
-    file = _valid(_ClaimFile, raw, faults)
-    _refuse(path, faults)
-    faults += _reference_faults(file, path.stem)
-    _refuse(path, faults)
-    conditions = {name: _condition(name, file, faults) for name in file.conditions}
-    _refuse(path, faults)
-    return Claim(**{name: getattr(file, name) for name in _Statement.model_fields}, conditions=conditions)
-
-
-def _tuples(value: Any) -> Any:
-    """Return what tomllib read with tuples for lists: a claim does not change."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _refuse(path: Path, faults: list[str]) -> None:
-    """Raise SpecError where there are faults, each once."""
-    if faults:
-        raise SpecError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
-
-
-def _condition(name: str, file: _ClaimFile, faults: list[str]) -> Any:
-    """Return one condition with the parameters of every arm, None where it adds to ``faults``."""
-    experiment = experiments.get(file.experiment)
-    common = {key: value for key, value in file.conditions[name].items() if key in _ConditionFile.model_fields}
-    rest = {key: value for key, value in file.conditions[name].items() if key not in common}
-    if common.get("scale") == "static":
-        common.setdefault("seeds", (0,))  # what is computed draws nothing
-    own = _valid(_ConditionFile, common, faults, {}, ("conditions", name))
-    arms = {
-        arm: _valid(
-            experiment.Parameters, rest | factors, faults, dict.fromkeys(factors, ("arms", arm)), ("conditions", name),
-            _ConditionFile.model_fields,
-        )
-        for arm, factors in file.arms.items()
-    }  # fmt: skip
-    if own is None or None in arms.values():
-        return None
-    condition = Condition(name=name, arms=arms, **{key: getattr(own, key) for key in _ConditionFile.model_fields})
-    faults += [f"conditions.{name}.{fault}" for fault in experiment.faults(condition.any_arm, condition.seeds)]
-    return condition
-
-
-def _reference_faults(file: _ClaimFile, stem: str) -> list[str]:
-    """Return names that a claim uses and does not have, and arms that are not comparable."""
-    if file.experiment not in experiments.names():
-        return [f"experiment: {_unknown(file.experiment, experiments.names())}"]
-    experiment = experiments.get(file.experiment)
-    used = [("headline", file.headline, file.conditions)]
-    used += [(f"confounds[{i}]", name, experiment.FACTORS) for i, name in enumerate(file.confounds)]
-    for i, e in enumerate(file.expect):
-        used += [(f"expect[{i}].metric", e.metric, experiment.METRICS), (f"expect[{i}].of", e.of, file.arms)]
-        used += [(f"expect[{i}].over", e.over, file.arms)] if e.over is not None else []
-        used += [(f"expect[{i}].conditions[{j}]", name, file.conditions) for j, name in enumerate(e.conditions)]
-    faults = [f"id: {file.id!r} must be the file's name, {stem!r}"] if file.id != stem else []
-    faults += [f"{key}: {_unknown(name, known)}" for key, name, known in used if name not in known]
-    faults += [
-        f"conditions.{name}: no [[expect]] is for it"
-        for name in file.conditions
-        if all(e.conditions and name not in e.conditions for e in file.expect)
-    ]
-    return faults + list(_arm_faults(file, experiment.FACTORS))
-
-
-def _arm_faults(file: _ClaimFile, factors: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with the arms: keys of the condition, no difference, more than one undeclared."""
-    keys = sorted({key for table in file.arms.values() for key in table})
-    for arm, table in file.arms.items():
-        for key in table.keys() - set(factors):
-            allowed = f"an arm may set only {', '.join(factors)}; everything else belongs in a condition"
-            yield f"{key_path(('arms', arm, key))}: {allowed}"
-    for name, table in file.conditions.items():
-        for key in table.keys() & set(keys) & set(factors):
-            yield f"conditions.{name}.{key}: the arms set it too; leave it to one of them"
-    values = {key: {repr(table.get(key)) for table in file.arms.values()} for key in keys if key in factors}
-    undeclared = [key for key, found in values.items() if len(found) > 1 and key not in file.confounds]
-    if len(undeclared) > 1:
-        yield f"arms: they differ in {', '.join(undeclared)}; keep one and list the others in 'confounds'"
-    tables = list(file.arms.values())
-    if any(table in tables[:i] for i, table in enumerate(tables)):
-        yield f"arms: two of {', '.join(file.arms)} are alike; arms differ in one of {', '.join(factors)}"
-
-
-def _unknown(name: str, known: Any) -> str:
-    return f"unknown name {name!r}{suggest(name, known)}; known: {', '.join(sorted(known))}"
-
-
-def _valid(
-    model: Any, table: Mapping[str, Any], faults: list[str], homes: Mapping[str, tuple[str, ...]] = {},
-    at: tuple[str, ...] = (), also: Collection[str] = (),
-) -> Any:  # fmt: skip
-    """Return ``table`` as a ``model``, or add to ``faults`` and return None; see ``faults_in``."""
-    try:
-        return model.model_validate(table)
-    except ValidationError as error:
-        faults += faults_in(error, model, homes, at, also)
-        return None
-
-
-def default_claims() -> Path:
-    """Return the folder of the claims that come with the package: inside a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "claims"
-    return inside if inside.is_dir() else package.parent / "claims"
-
-
-def claim_files(directory: Path) -> list[Path]:
-    """Return the claim files of a registry, by id. Raises SpecError where it holds none."""
-    files = sorted(path for path in directory.glob("*.toml") if path.stem != "TEMPLATE")
-    if not files:
-        raise SpecError(f"{directory}: no claim files (*.toml) here; pass --claims DIR")
-    return files
-
-
-def load_registry(directory: Path) -> dict[str, Claim]:
-    """Return all claims of a registry by id, in the paper's order. Raises SpecError with the faults of every file."""
-    claims, faults = {}, []
-    for path in claim_files(directory):
-        try:
-            claims[path.stem] = load_claim(path)
-        except SpecError as error:
-            faults.append(str(error))
-    if faults:
-        raise SpecError("\n".join(faults))
-    return dict(sorted(claims.items(), key=lambda item: (item[1].statements[:1] or (STATEMENTS + 1,), item[0])))
 
 
 def expectations(claim: Claim, condition: str) -> list[Expectation]:
@@ -373,3 +269,24 @@ def band_text(expectation: Expectation) -> str:
     if math.isinf(expectation.accept[1]):
         return f"at least {low}"
     return f"at most {high}" if math.isinf(expectation.accept[0]) else f"{low} to {high}"
+
+
+def name_text(e: Expectation) -> str:
+    """Return what an expectation is about: ``difference of top1-error (ten views), none to lrn``."""
+    view = {"centre": " (centre view)", "ten": " (ten views)", None: ""}[e.view]
+    of = f"{', '.join(e.metrics)}{view}"
+    if e.over is not None:
+        return f"{e.statistic} of {of}, {e.of} to {e.over}"
+    return f"{of} of {e.of}" if e.statistic == "value" else f"{e.statistic} of {of}, {e.of}"
+
+
+def corroboration_text(e: Expectation) -> str | None:
+    """Return what the released notes say about the printed number, in one sentence; None where they say nothing."""
+    if e.corroboration is None or e.published_value is None:
+        return None
+    decimals = len(repr(e.published_value).partition(".")[2])
+    agrees = abs(e.corroboration.logged - e.published_value) <= 0.5 * 10**-decimals + 1e-9
+    return (
+        f"The authors' notes log {e.corroboration.logged:.6g} ({e.corroboration.file}), which "
+        f"{'rounds to' if agrees else 'is not'} the printed {published_text(e)}"
+    )

@@ -81,6 +81,22 @@ def ratio_interval(
     return log._replace(value=_exp(log.value), low=_exp(log.low), high=_exp(log.high))
 
 
+def proportion_interval(of: Sample, confidence: float) -> Estimate:
+    """Return the share of ones in a sample of zeros and ones, with Clopper and Pearson's exact interval.
+
+    Raises ValueError where the sample holds anything else. Source: Clopper and Pearson (1934), Biometrika 26.
+    """
+    ones = of.mean * of.n
+    if abs(ones - round(ones)) > 1e-9 or not 0 <= of.mean <= 1:
+        raise ValueError(f"a proportion is of zeros and ones, and their mean cannot be {of.mean:g} of {of.n}")
+    from scipy.special import betaincinv
+
+    k, tail = round(ones), (1 - confidence) / 2
+    low = 0.0 if k == 0 else float(betaincinv(k, of.n - k + 1, tail))
+    high = 1.0 if k == of.n else float(betaincinv(k + 1, of.n - k, 1 - tail))
+    return Estimate(of.mean, low, high, (of.n,), confidence)
+
+
 def _exp(value: float) -> float:
     if value > 700:
         return math.inf  # beyond a double's range

@@ -1,6 +1,7 @@
 import pytest
 
-from repro.spec import claim_files, default_claims, load_claim
+from repro.folders import claim_files, default_claims
+from repro.registry import load_claim
 
 
 @pytest.mark.parametrize("path", claim_files(default_claims()), ids=lambda path: path.stem)

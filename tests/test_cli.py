@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from repro import store
 from repro.cli import main
-from repro.spec import default_claims
+from repro.folders import default_claims
 from repro.store import Measurement, Trial, TrialSpec
 
 REPRO = [sys.executable, "-m", "repro.cli"]

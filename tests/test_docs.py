@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from repro import cli, spec
+from repro import cli, registry
 from repro.report import summary, tables
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ def test_every_command_is_in_the_readme() -> None:
 def test_figures_are_those_of_the_records() -> None:
     """Every estimate and verdict in the README's results is one that the committed records give."""
     results = README.split("## What came out so far")[1].split("## How it works")[0]
-    found = summary.summarise(spec.load_registry(ROOT / "claims"), ROOT / "reports")
+    found = summary.summarise(registry.load_registry(ROOT / "claims"), ROOT / "reports")
     given = {tables.ours(e) for claim in found["claims"] for c in claim["conditions"] for e in c["estimates"]}
     quoted = re.findall(r"\| ([^|]*(?:computed|n=\d+\+\d+)) \|", results)
     assert len(quoted) >= 10

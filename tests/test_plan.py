@@ -1,7 +1,9 @@
 import pytest
 
 from repro import plan
-from repro.spec import SpecError, default_claims, load_claim
+from repro.folders import default_claims
+from repro.registry import load_claim
+from repro.spec import SpecError
 from repro.store import Measurement, Trial, TrialSpec
 
 CLAIM = load_claim(default_claims() / "relu-speedup.toml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from repro import cli, experiments, spec, store
+from repro import cli, experiments, folders, registry, spec, store
 from repro.report import page, summary, tables
 from repro.store import Measurement, Trial
 
@@ -47,7 +47,7 @@ def write(root: Path, trial_spec: store.TrialSpec, at: float | None, *, limit: f
 
 @pytest.fixture
 def claim() -> spec.Claim:
-    return spec.load_claim(CLAIMS / "relu-speedup.toml")
+    return registry.load_claim(CLAIMS / "relu-speedup.toml")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_json_keeps_the_contract(filled: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.output, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found["schema"] == 1
-    assert {c["id"] for c in found["claims"]} == {path.stem for path in spec.claim_files(CLAIMS)}
+    assert {c["id"] for c in found["claims"]} == {path.stem for path in folders.claim_files(CLAIMS)}
     for one in found["claims"]:
         assert {"id", "title", "section", "experiment", "headline", "outcome", "conditions"} <= set(one)
         for condition in one["conditions"]:
@@ -89,7 +89,7 @@ def test_untested_claims_have_a_row(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, ["report", "--store", str(tmp_path), "--html", str(tmp_path / "p.html")])
     assert result.exit_code == 0, result.output
     text = (tmp_path / "p.html").read_text()
-    for path in spec.claim_files(CLAIMS):
+    for path in folders.claim_files(CLAIMS):
         assert f'id="{path.stem}"' in text
     assert "NOT_TESTED" in result.output
 

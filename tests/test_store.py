@@ -6,7 +6,8 @@ import pytest
 
 from repro import store
 from repro.experiments import epochs_to
-from repro.spec import default_claims, load_claim
+from repro.folders import default_claims
+from repro.registry import load_claim
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 
 CIFAR10 = "md5:c58f30108f718f92721af3b95e74349a"

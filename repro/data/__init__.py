@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repro.data import cifar10, embedded
-from repro.data.cifar10 import DataError
+from repro.data import embedded
+from repro.problem import Problem
 
-__all__ = ["DataError", "Dataset", "load"]
+
+class DataError(Problem):
+    """Data is missing or not what it should be; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
     if name == "cifar10":
         if root is None:
             raise DataError("CIFAR-10 is needed: pass --data DIR, or set REPRO_DATA; --download fetches it into DIR")
+        try:
+            from repro.data import cifar10  # here: torchvision takes seconds to import
+        except ModuleNotFoundError as error:
+            raise DataError(f"CIFAR-10 needs {error.name}: install this package with its extra 'run'") from error
         images, labels = cifar10.read(root, train=True, download=download)
         return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), 10, cifar10.DIGEST)
     raise DataError(f"unknown data set {name!r}; known are cifar10, embedded, none")

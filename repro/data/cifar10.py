@@ -6,15 +6,11 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10
 
-from repro.problem import Problem
+from repro.data import DataError
 
 FOLDER = CIFAR10.base_folder
 FILES: dict[str, str] = dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
 DIGEST = f"md5:{CIFAR10.tgz_md5}"  # of the distributed archive; its files are each checked against their own md5
-
-
-class DataError(Problem):
-    """Data is missing or not what it should be; the message names the file and says what to do."""
 
 
 def check(root: Path) -> None:

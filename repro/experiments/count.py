@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from repro import paper
-from repro.experiments import CommonParameters, Observation, Observed, Planned
+from repro.experiments import CommonParameters, Observed, Planned, decisive, every, observe_each, pending_each
 from repro.store import Trial, TrialSpec
 
 NAME = "count"
-NUMERICS = 2
+NUMERICS = 3
 EVIDENCE = "computed"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVS = LAYERS[:5]
@@ -24,18 +24,27 @@ UNITS = {
     "input-dimension": "values",
     "multiply-adds": "multiply-adds an image",
     "multiply-adds-per-gpu": "multiply-adds an image",
-    "largest-conv-share": "fraction of the parameters",
+    "neurons-in-figure-2": "neurons",
+    "kernels-conv1": "kernels",
+    "kernels-conv1-per-gpu": "kernels",
     "conv1-side-without-padding": "places",
     "weighted-layers": "layers",
     "crop-variants": "variants of an image",
     "bits-per-label": "bits",
     "images-per-second": "images a second",
     "share-of-peak": "fraction of the peak",
+    "validation-from-test-five": "points",
+    "validation-from-test-seven": "points",
+    "runner-up-gap": "points",
+    "colour-noise-code": "levels of 0..255",
+    "colour-noise-unit": "levels of 0..255",
+    "colour-noise-literal": "levels of 0..255",
+    "update-rule-error": "of the weight",
     **{f"neurons-{layer}": "neurons" for layer in LAYERS},
     **{f"kernel-inputs-{layer}": "values" for layer in CONVS},
     **{f"share-{layer}": "fraction of the parameters" for layer in CONVS},
 }
-METRICS = tuple(UNITS)
+VIEWED = ()
 
 
 class Parameters(CommonParameters):
@@ -52,11 +61,9 @@ class Parameters(CommonParameters):
 FACTORS = ("towers", "overlapping", "removed", "classes")
 
 
-def spec(parameters: Parameters) -> TrialSpec:
+def spec(parameters: Parameters, seed: int = 0) -> TrialSpec:
     """Return the spec of the one trial of a network."""
-    return TrialSpec(
-        experiment=NAME, numerics=NUMERICS, config=parameters.model_dump(mode="json", exclude_defaults=True), seed=0
-    )
+    return TrialSpec(experiment=NAME, numerics=NUMERICS, config=decisive(parameters), seed=seed)
 
 
 def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
@@ -64,14 +71,9 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: 
     return [] if tuple(seeds) == (0,) else ["seeds: counting draws nothing; leave them out"]
 
 
-def _settled(trial: Trial | None) -> bool:
-    return trial is not None and trial.status == "completed"
-
-
-def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:  # noqa: ARG001
+def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
     """Return the networks that were not counted yet."""
-    specs = {arm: spec(parameters) for arm, parameters in arms.items()}
-    return [Planned(arm, s, "counting", 1.0) for arm, s in specs.items() if not _settled(done.get(s.key))]
+    return pending_each(every(arms, seeds, spec), done, role="counting")
 
 
 def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
@@ -79,19 +81,6 @@ def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: M
     return 0.0
 
 
-def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:  # noqa: ARG001
+def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
     """Return every metric of every arm that was counted."""
-    values: dict[str, dict[str, tuple[Observation, ...]]] = {metric: {} for metric in METRICS}
-    missing, failed, shown = [], [], []
-    for arm, parameters in arms.items():
-        trial = done.get(spec(parameters).key)
-        if trial is None or trial.status == "running":
-            missing.append(f"{arm}: counting")
-            continue
-        shown.append((arm, "counting", trial))
-        if trial.status == "failed":
-            failed.append(f"{arm}: {trial.message}")
-            continue
-        for m in trial.measurements:
-            values[m.name][arm] = (Observation(0, m.value, exact=True, identity=trial.identity),)
-    return Observed(values, tuple(missing), tuple(failed), (), tuple(shown))
+    return observe_each(every(arms, seeds, spec), done, role="counting")

@@ -20,8 +20,8 @@ from repro.store import Trial, TrialSpec
 
 NAME = "epochs-to"
 NUMERICS = 1
-METRICS = ("epochs-to",)
 UNITS = {"epochs-to": "epochs"}
+VIEWED = ()
 EVIDENCE = "measured"
 MEASUREMENT = "epochs-to"
 TRAINED = "epochs-trained"

@@ -3,6 +3,7 @@
 import math
 import time
 from datetime import UTC, datetime
+from typing import get_args
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from repro.experiments.count import CONVS, LAYERS, UNITS, Parameters
 from repro.measure import Monitor, Task
 from repro.models.alexnet import AlexNet, build, layers
 from repro.store import Measurement, Trial, save
-from repro.training.views import OFFSETS
+from repro.training.sgd2012 import SGD2012
+from repro.training.views import OFFSETS, Reading, colour_matrix
 
 
 def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG001 - every experiment has them
@@ -60,7 +62,9 @@ def count(p: Parameters) -> dict[str, float]:
         "input-dimension": input_dimension,
         "multiply-adds": sum(macs),
         "multiply-adds-per-gpu": sum(macs) / gpus,
-        "largest-conv-share": max(shares),
+        "neurons-in-figure-2": sum(paper.FIGURE_2_NEURONS),
+        "kernels-conv1": len(weights[0]),
+        "kernels-conv1-per-gpu": len(weights[0]) / gpus,
         "conv1-side-without-padding": (paper.CROP - 11) / 4 + 1,
         "weighted-layers": len(weights),
         "crop-variants": OFFSETS**2 * 2,
@@ -68,8 +72,44 @@ def count(p: Parameters) -> dict[str, float]:
         "images-per-second": images_per_s,
         "share-of-peak": images_per_s * flop_per_image / (2 * paper.GTX_580_FLOPS),
     }
+    found |= {
+        f"validation-from-test-{nets}": round(abs(validation - test), 6)
+        for nets, (validation, test) in paper.TABLE_2_TOP5.items()
+    }
+    found |= {
+        "runner-up-gap": round(paper.RUNNER_UP_TOP5 - paper.TABLE_2_TOP5["seven"][1], 6),
+        "update-rule-error": update_rule_error(),
+    }
+    found |= {f"colour-noise-{reading}": colour_noise(reading) for reading in get_args(Reading)}
     kernels = [w[0].numel() for w in weights if w.dim() == 4]
     found |= {f"neurons-{name}": n for name, n in zip(names, neurons, strict=True)}
     found |= {f"kernel-inputs-{conv}": n for conv, n in zip(CONVS, kernels, strict=False)}
     found |= {f"share-{conv}": share for conv, share in zip(CONVS, shares, strict=False)}
     return {name: float(value) for name, value in found.items()}
+
+
+def colour_noise(reading: Reading) -> float:
+    """Return the standard deviation of section 4.1's colour shift, root mean square over R, G and B, in 0..255."""
+    eigenvalues = torch.tensor(paper.RGB_EIGENVALUES, dtype=torch.float64)
+    # With the identity for eigenvectors: turning the axes leaves the sum of the three variances as it is.
+    return float(colour_matrix(eigenvalues, torch.eye(3, dtype=torch.float64), reading).square().sum().div(3).sqrt())
+
+
+def update_rule_error() -> float:
+    """Return how far a weight under ``SGD2012`` is from section 5's rule worked out step by step, at most.
+
+    Six steps in float64 with a change of rate after the third, where the rule and torch's SGD part.
+    """
+    weight = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+    optimizer = SGD2012([weight])
+    w, v, worst = 0.5, 0.0, 0.0
+    for rate in (0.01, 0.01, 0.01, 0.001, 0.001, 0.001):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        gradient = 3 * w - 1
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        v = 0.9 * v - 0.0005 * rate * w - rate * gradient
+        w = w + v
+        worst = max(worst, abs(float(weight.detach()) - w))
+    return worst

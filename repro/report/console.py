@@ -1,10 +1,17 @@
-"""Where reports go on the command line."""
+"""Where reports go on the command line, and in what colours."""
 
 import shutil
 import sys
 from io import TextIOWrapper
 
 from rich.console import Console
+from rich.text import Text
+
+STYLES = {
+    "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
+    "INCONCLUSIVE": "yellow", "TREND_UNRESOLVED": "yellow", "NOT_REPRODUCED": "bold red", "TREND_CONTRARY": "red",
+    "ERROR": "bold magenta", "SMOKE_BROKEN": "bold magenta", "NOT_TESTED": "dim",
+}  # fmt: skip
 
 
 class _Output(Console):
@@ -21,3 +28,8 @@ def terminal() -> Console:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞
     return _Output(width=width, markup=False, emoji=False, highlight=False)
+
+
+def outcome(name: str) -> Text:
+    """Return an outcome in its colour; the word itself says it all where there are no colours."""
+    return Text(name, style=STYLES.get(name, ""))

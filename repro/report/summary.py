@@ -8,7 +8,7 @@ from typing import Any
 
 from repro import __version__, experiments, store
 from repro.judge import Judged, Verdict, judge, judge_all
-from repro.spec import Claim, band_text, published_text
+from repro.spec import Claim, Expectation, band_text, corroboration_text, name_text, published_text
 from repro.store import Trial
 
 SCHEMA = 1
@@ -50,8 +50,9 @@ def outcomes(registry: Mapping[str, Claim], root: Path) -> dict[str, str]:
 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
-    """Whether the paper contradicts itself: a statement that follows from its own text by arithmetic, and does not."""
-    return bool(claim["outcome"] == "NOT_REPRODUCED" and _headline(claim)["evidence"] == "computed")
+    """Whether the paper contradicts itself or its own source: what it states, and arithmetic or the release denies."""
+    ours = _headline(claim)["evidence"] in ("computed", "recorded")
+    return bool(claim["statements"] and claim["outcome"] == "NOT_REPRODUCED" and ours)
 
 
 def _headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -95,6 +96,7 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         "headline": claim.headline,
         "outcome": headline.outcome,
         "reason": headline.reason,
+        "support": list(claim.support),
         "known": claim.known.model_dump() if claim.known else None,
         "published": [published_text(e) for e in claim.expect],
         "deviations": [d.model_dump() for d in claim.deviations],
@@ -120,7 +122,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
-        "estimates": [_estimate(j, experiment.UNITS[j.expectation.metric]) for j in verdict.judged],
+        "estimates": [_estimate(j, experiment.UNITS[j.expectation.metrics[0]]) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
     }
@@ -135,7 +137,8 @@ def _command(claim: Claim, name: str, verdict: Verdict) -> str:
 def _estimate(judged: Judged, unit: str) -> dict[str, Any]:
     e, i = judged.expectation, judged.estimate
     return {
-        "name": f"{e.metric} {e.statistic} {e.of}" + (f" to {e.over}" if e.over else ""),
+        "name": name_text(e),
+        "corroboration": corroboration_text(e),
         "published": e.published_value,
         "published_text": published_text(e),
         "accept": list(e.accept),
@@ -147,10 +150,16 @@ def _estimate(judged: Judged, unit: str) -> dict[str, Any]:
         "high": i.high if i else None,
         "n": list(i.n) if i else [],
         "confidence": i.confidence if i else None,
-        "unit": "ratio" if e.statistic == "ratio" else unit,
+        "unit": _unit(e, unit),
         "outcome": judged.outcome,
         "reason": judged.reason,
     }
+
+
+def _unit(e: Expectation, unit: str) -> str:
+    if e.statistic == "difference" and unit == "%":
+        return "points"
+    return e.statistic if e.statistic in ("ratio", "proportion") else unit
 
 
 def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:

@@ -1,27 +1,16 @@
 """Tables for the terminal, 80 columns wide where they must be, plain where they are piped."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from repro.spec import Claim, number_text
-
-STYLES = {
-    "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
-    "INCONCLUSIVE": "yellow", "TREND_UNRESOLVED": "yellow", "NOT_REPRODUCED": "bold red", "TREND_CONTRARY": "red",
-    "ERROR": "bold magenta", "SMOKE_BROKEN": "bold magenta", "NOT_TESTED": "dim",
-}  # fmt: skip
+from repro.report.console import STYLES, outcome
+from repro.spec import number_text
 
 TESTED = set(STYLES) - {"SMOKE_OK", "SMOKE_BROKEN", "ERROR", "NOT_TESTED"}
 """Outcomes that say something about the claim."""
-
-
-def outcome(name: str) -> Text:
-    """Return an outcome in its colour; the word itself says it all where there are no colours."""
-    return Text(name, style=STYLES.get(name, ""))
 
 
 def ours(estimate: Mapping[str, Any]) -> str:
@@ -81,13 +70,3 @@ def epochs(trial: Mapping[str, Any]) -> str:
     if at is not None:
         return f"{at:.2f}"
     return f"> {trial['limit']:.2f}" if trial["limit"] else "-"
-
-
-def registry(claims: Iterable[Claim], outcomes: Mapping[str, str]) -> Table:
-    """Return the list of claims with the last verdict of each."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("claim", "§", "experiment", "title", "last verdict"):
-        table.add_column(name, overflow="fold")
-    for claim in claims:
-        table.add_row(claim.id, claim.source.section, claim.experiment, claim.title, outcome(outcomes[claim.id]))
-    return table

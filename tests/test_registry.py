@@ -5,8 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repro import spec
-from repro.spec import SpecError, default_claims, load_claim, load_registry
+from repro import registry
+from repro.folders import default_claims
+from repro.registry import load_claim, load_registry
+from repro.spec import SpecError, is_name
 
 TEMPLATE = (default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8").replace("your-claim-id", "mine")
 
@@ -127,7 +129,7 @@ def test_a_registry_names_the_faults_of_every_file(tmp_path):
 @pytest.mark.parametrize("text", ["../x", "", "a/b", "A", "a.b", "-a", "a" * 65, "a\n", "ä"])
 def test_an_id_stays_in_its_folder(text):
     """No id can leave the folder, hide in it, or make two plans share a file name."""
-    assert not spec.is_name(text)
+    assert not is_name(text)
 
 
 def _paths(value, at=()):
@@ -163,7 +165,7 @@ def test_any_change_loads_or_is_refused(monkeypatch, tmp_path, path, value, add)
         table[key] = value
     file = tmp_path / "mine.toml"
     file.touch()
-    monkeypatch.setattr(spec.tomllib, "loads", lambda _text: raw)
+    monkeypatch.setattr(registry.tomllib, "loads", lambda _text: raw)
     said = ""
     try:
         load_claim(file)

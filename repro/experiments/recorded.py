@@ -1,0 +1,51 @@
+"""Experiment ``recorded``: what the paper states about its own recipe, against the released 2012 source.
+
+Nothing is measured: a trial copies the facts of ``repro.release`` into a record, each with the file it is from.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from repro.experiments import CommonParameters, Observed, Planned, every, observe_each, pending_each
+from repro.release import FACTS
+from repro.store import Trial, TrialSpec
+
+NAME = "recorded"
+NUMERICS = 1
+EVIDENCE = "recorded"
+UNITS = {name: fact.unit for name, fact in FACTS.items()}
+VIEWED = ()
+FACTORS = ()
+KNOWN = {name: fact.value for name, fact in FACTS.items() if fact.value is not None}
+
+
+class Parameters(CommonParameters):
+    """Nothing to choose."""
+
+    dataset: Literal["none"] = "none"
+    protocol: Literal["code"] = "code"
+
+
+def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
+    """Return what is wrong with a condition, "key: why": reading has no seeds to choose."""
+    return [] if tuple(seeds) == (0,) else ["seeds: reading draws nothing; leave them out"]
+
+
+def spec(parameters: Parameters, seed: int = 0) -> TrialSpec:  # noqa: ARG001 - there is one release, so one trial
+    """Return the spec of the one trial; a corrected fact makes it another."""
+    return TrialSpec(experiment=NAME, numerics=NUMERICS, config={"facts": {**KNOWN}}, seed=seed)
+
+
+def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
+    """Return the one trial, until it was run."""
+    return pending_each(every(arms, seeds, spec), done, role="reading")
+
+
+def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
+    """Return 0: nothing is trained."""
+    return 0.0
+
+
+def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
+    """Return every fact that was copied."""
+    return observe_each(every(arms, seeds, spec), done, role="reading")

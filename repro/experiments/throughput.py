@@ -1,0 +1,83 @@
+"""Experiment ``throughput``: how fast the arms are, interleaved in one trial on one machine.
+
+A trial holds all arms, measured in turn round after round, so that what the machine does meanwhile meets them alike;
+the same arm timed twice gives the noise. Only ratios within a trial are judged, never a rate across machines.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from repro import paper
+from repro.experiments import (
+    CommonParameters,
+    Each,
+    Observation,
+    Observed,
+    Planned,
+    decisive,
+    observe_each,
+    pending_each,
+    repeated,
+)  # fmt: skip
+from repro.store import Trial, TrialSpec
+
+NAME = "throughput"
+NUMERICS = 1
+EVIDENCE = "measured"
+UNITS = {
+    "time-per-image": "s",
+    "loader-over-step": "ratio",  # images a second of the loader alone over those of the training step alone
+}
+VIEWED = ()
+
+
+class Parameters(CommonParameters):
+    """One arm under one condition; ``gpus`` is how many the condition needs."""
+
+    dataset: Literal["ilsvrc-2010", "ilsvrc-2012", "imagenette160", "embedded"]
+    towers: Literal["two", "half", "ungrouped"] = "two"
+    loader: Literal["dali", "resident", "torchvision"] = "dali"
+    gpus: Annotated[int, Field(ge=0, le=64)] = 1
+    batch: Annotated[int, Field(ge=1, le=65_536)] = paper.BATCH
+    rounds: Annotated[int, Field(ge=5)] = 20
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+
+
+FACTORS = ("towers", "loader")
+
+
+def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
+    """Return what is wrong with a condition, "key: why" each."""
+    return repeated(seeds)
+
+
+def spec(arms: Mapping[str, Parameters], seed: int) -> TrialSpec:
+    """Return the spec of the trial that holds all ``arms``."""
+    together: dict[str, JsonValue] = {arm: decisive(p) for arm, p in arms.items()}
+    return TrialSpec(experiment=NAME, numerics=NUMERICS, config={"arms": together}, seed=seed)
+
+
+def _each(arms: Mapping[str, Parameters], seeds: Sequence[int]) -> list[Each]:
+    return [Each(", ".join(arms), seed, spec(arms, seed)) for seed in seeds]
+
+
+def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
+    """Return the trials still to be run, each with all arms."""
+    return pending_each(_each(arms, seeds), done, role="timing")
+
+
+def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
+    """Return 0: a trial is rounds of steps, minutes on any device it fits."""
+    return 0.0
+
+
+def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
+    """Return what was timed, by metric and arm; a trial names its measurements ``metric/arm``."""
+    together = observe_each(_each(arms, seeds), done, role="timing")
+    values: dict[str, dict[str, tuple[Observation, ...]]] = {}
+    for name, found in together.values.items():
+        metric, _, arm = name.partition("/")
+        values.setdefault(metric, {})[arm] = next(iter(found.values()))
+    return together._replace(values=values)

@@ -1,0 +1,60 @@
+"""What the released 2012 source and its lab notes say, each fact once, with the file that says it.
+
+Source: the source code and settings published by the Computer History Museum (AlexNet-Source-Code at 2f8b81f). The
+notes at the foot of each ``layers/layer-params-*.cfg`` log how that network was trained and what it scored. A fact
+without a value is one that the paper states and the release does not hold.
+"""
+
+from typing import NamedTuple
+
+
+class Fact(NamedTuple):
+    """A value in its unit and where the release has it; None where it does not."""
+
+    value: float | None
+    unit: str
+    file: str
+
+
+_NOTES = "layers/layer-params-145-2010.cfg"
+_NET = "layers/layers-145.cfg"
+_NOWHERE = "not in the release"
+
+FACTS = {
+    # Section 5, "a batch size of 128 examples, momentum of 0.9, and weight decay of 0.0005".
+    "batch-size": Fact(128, "images", "convnet.py"),
+    "momentum": Fact(0.9, "", _NOTES),
+    "weight-decay": Fact(0.0005, "", _NOTES),
+    # Section 5, rates: epsW at the start, how often the notes divide it by 10, epsB over epsW at the start.
+    "learning-rate": Fact(0.01, "", _NOTES),
+    "rate-drops": Fact(3, "drops", _NOTES),
+    "epochs": Fact(93, "epochs", _NOTES),
+    "bias-rate-over-weight-rate": Fact(2, "ratio", "layers/layer-params-145.cfg"),
+    "conv1-rate-at-the-end": Fact(0, "", _NOTES),
+    # Section 5, initial weights (initW) and biases (initB).
+    **{f"initial-std-conv{k}": Fact(0.01 if k < 3 else 0.03, "", _NET) for k in range(1, 6)},
+    **{f"initial-std-fc{k}": Fact(0.01, "", _NET) for k in range(6, 9)},
+    **{f"initial-bias-{layer}": Fact(1, "", _NET) for layer in ("conv2", "conv4", "conv5", "fc6", "fc7")},
+    # Section 3.3: the scale is divided by the size before the squares are summed (layer.py, line 1183).
+    "lrn-k": Fact(2, "", _NOTES),
+    "lrn-n": Fact(5, "maps", _NET),
+    "lrn-alpha": Fact(1e-4 / 5, "", "layer.py"),
+    "lrn-beta": Fact(0.75, "", _NOTES),
+    # Section 4.2: the "hs" layers, one behind each of the first two fully connected ones.
+    "dropout-probability": Fact(0.5, "", "src/layer.cu"),
+    "dropout-layers": Fact(2, "layers", _NET),
+    "dropout-factor-when-tested": Fact(0.5, "", "src/layer.cu"),
+    # Section 4.1.
+    "views-when-tested": Fact(10, "views", "convdata_jpeg.py"),
+    "crop-places-a-side": Fact(33, "places", "convdata_jpeg.py"),
+    # Sections 2 and 6: the data and the other entries are not part of the release.
+    "sparse-coding-top1-error": Fact(None, "%", _NOWHERE),
+    "sparse-coding-top5-error": Fact(None, "%", _NOWHERE),
+    "fisher-vectors-top1-error": Fact(None, "%", _NOWHERE),
+    "fisher-vectors-top5-error": Fact(None, "%", _NOWHERE),
+    "imagenet-images": Fact(None, "images", _NOWHERE),
+    "imagenet-categories": Fact(None, "categories", _NOWHERE),
+    "ilsvrc-training-images": Fact(None, "images", _NOWHERE),
+    "ilsvrc-validation-images": Fact(None, "images", _NOWHERE),
+    "ilsvrc-test-images": Fact(None, "images", _NOWHERE),
+}
