@@ -83,7 +83,8 @@ def judge(claim: Claim, condition: Condition, trials: Sequence[Trial], looks: Se
     if not looks and observed.missing and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
-    compared = [_compared(e, condition, observed) for e in wanted]
+    evidence = experiments.get(claim.experiment).EVIDENCE
+    compared = [_compared(e, condition, observed, evidence) for e in wanted]
     if trouble := _trouble(observed, twice):
         broken: Outcome = "SMOKE_BROKEN" if condition.scale == "smoke" else "ERROR"
         judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
@@ -191,23 +192,24 @@ class _Compared(NamedTuple):
     groups: tuple[tuple[Observation, ...], ...]
     samples: tuple[Sample, ...]
     """Empty where an arm has nothing to say."""
+    evidence: str
 
     @property
     def exact(self) -> tuple[bool, ...]:
         return tuple(all(o.exact for o in group) for group in self.groups)
 
 
-def _compared(e: Expectation, condition: Condition, observed: Observed) -> _Compared:
+def _compared(e: Expectation, condition: Condition, observed: Observed, evidence: str) -> _Compared:
     """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
     arms = (e.of,) if e.over is None else (e.of, e.over)
     groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
     if not all(groups):
-        return _Compared(arms, groups, ())
+        return _Compared(arms, groups, (), evidence)
     make = log_sample if e.statistic == "ratio" else sample
     samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
     if condition.scale == "static":
         samples = tuple(s._replace(variance=0.0) for s in samples)
-    return _Compared(arms, groups, samples)
+    return _Compared(arms, groups, samples, evidence)
 
 
 def _estimate(e: Expectation, compared: _Compared, confidence: float) -> Estimate:
@@ -237,7 +239,7 @@ def _so_far(e: Expectation, compared: _Compared, confidence: float, outcome: Out
     if not compared.samples:
         return Judged(e, None, outcome, "nothing to estimate from yet")
     estimate = _estimate(e, compared, confidence)
-    return Judged(e, estimate, outcome, f"so far {describe(e, estimate)}")
+    return Judged(e, estimate, outcome, f"so far {describe(e, estimate, compared.evidence)}")
 
 
 class _Level(NamedTuple):
@@ -259,7 +261,7 @@ def _judge_one(
     if reduced and e.null is None:
         return Judged(e, estimate, "NOT_TESTED", "an absolute value cannot be tested on reduced data")
     unsettled: Outcome = "TREND_UNRESOLVED" if reduced else "INCONCLUSIVE"
-    ours = describe(e, estimate) if estimate else "nothing to compare"
+    ours = describe(e, estimate, compared.evidence) if estimate else "nothing to compare"
     if undecided:
         return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
     if estimate is None:
@@ -281,13 +283,13 @@ def _judge_one(
     return Judged(e, estimate, outcome, f"{ours}: {words}")
 
 
-def describe(e: Expectation, estimate: Estimate) -> str:
+def describe(e: Expectation, estimate: Estimate, evidence: str) -> str:
     """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the paper's 6``."""
     n = " + ".join(map(str, estimate.n))
     interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
     text = f"{estimate.value:.3g} ({interval}, n = {n})"
     if _known(estimate):
-        text = f"{number_text(estimate.value)}, computed"
+        text = f"{number_text(estimate.value)}, {evidence}"
     if e.published_value:
         return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)

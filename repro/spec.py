@@ -286,7 +286,8 @@ def corroboration_text(e: Expectation) -> str | None:
         return None
     decimals = len(repr(e.published_value).partition(".")[2])
     agrees = abs(e.corroboration.logged - e.published_value) <= 0.5 * 10**-decimals + 1e-9
+    view = f", {e.view} views" if e.view == "ten" else f", {e.view} view" if e.view else ""
     return (
-        f"The authors' notes log {e.corroboration.logged:.6g} ({e.corroboration.file}), which "
-        f"{'rounds to' if agrees else 'is not'} the printed {published_text(e)}"
+        f"The authors' own notes log {e.corroboration.logged:.6g} for {e.metrics[0]}{view} ({e.corroboration.file}), "
+        f"which {'rounds to' if agrees else 'is not'} the printed {published_text(e)}"
     )

@@ -228,13 +228,21 @@ def test_what_is_missing_is_an_error_with_what_there_is_so_far(scale, outcome):
 
 
 def test_a_search_only_begun_is_an_error_not_an_untested_claim():
-    """Once a trial was launched, what the plan lacks is missing, not untested."""
+    """Once a run was asked for, what the plan lacks is missing, not untested."""
     c = claim(RELU)
-    found = judge(c, c.conditions["c"], tuned("relu")[:1])
+    found = judge(c, c.conditions["c"], tuned("relu")[:1], [(0, 1, 2)])
     assert found.outcome == "ERROR"
     assert found.reason == (
         "not complete, missing the search of relu at 0.02, 0.04, and 7 more; nothing to estimate from yet"
     )
+
+
+def test_trials_of_another_claim_do_not_begin_this_one():
+    """An arm that two claims share was run for the one that asked; the other stays untested."""
+    c = claim(RELU)
+    found = judge(c, c.conditions["c"], [*tuned("relu"), *scored(relu=spread(10))])
+    assert found.outcome == "NOT_TESTED"
+    assert found.reason == "nobody asked for it: only relu was run, for another claim"
 
 
 def test_a_failed_trial_is_an_error_that_names_it():
@@ -343,8 +351,8 @@ def test_what_is_computed_is_known_exactly(tanh, outcome):
     """A static condition has no spread: one value decides, and is told as exact."""
     found = verdict(RELU, scale="static", relu=[10.0], tanh=[tanh])
     assert found.outcome == outcome
-    assert found.reason.startswith(f"{tanh / 10:g}, computed, ")
-    assert verdict(ABSOLUTE, scale="static", relu=[10.0], tanh=[60.5]).reason.startswith("60.5, computed, 1.01 times")
+    assert found.reason.startswith(f"{tanh / 10:g}, measured, ")
+    assert verdict(ABSOLUTE, scale="static", relu=[10.0], tanh=[60.5]).reason.startswith("60.5, measured, 1.01 times")
 
 
 def test_no_expectation_is_no_verdict():

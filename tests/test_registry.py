@@ -172,3 +172,75 @@ def test_any_change_loads_or_is_refused(monkeypatch, tmp_path, path, value, add)
     except SpecError as error:
         said = str(error)
     assert all(line.startswith(f"{file}: ") for line in said.split("\n") if said)
+
+
+COUNTED = """
+schema = 1
+id = "mine"
+title = "t"
+experiment = "EXPERIMENT"
+statements = []
+headline = "c"
+[source]
+section = "1"
+text = "t"
+[arms.net]
+[[expect]]
+METRIC
+of = "net"
+published = 1
+accept = [0.0, 2.0]
+because = "b"
+[conditions.c]
+CONDITION
+"""
+STATIC = 'scale = "static"\nprotocol = "paper"'
+PAPER = 'scale = "paper"\nprotocol = "code"\ndataset = "ilsvrc-2010"\nseeds = [0]\nepochs = 90.0'
+
+
+@pytest.mark.parametrize(
+    ("experiment", "metric", "condition", "said"),
+    [
+        (
+            "final-error",
+            'metric = "top1-error"\nstatistic = "value"',
+            PAPER,
+            "view: missing; top1-error is",
+        ),
+        (
+            "final-error",
+            'metric = "training-error"\nview = "ten"\nstatistic = "value"',
+            PAPER,
+            "is not taken of a view",
+        ),
+        ("final-error", 'metric = "top1-error"\nview = "five"\nstatistic = "value"', PAPER, "'centre' or 'ten'"),
+        (
+            "final-error",
+            'metric = ["training-error", "generalisation-gap"]\nstatistic = "max"',
+            PAPER,
+            "not static",
+        ),
+        ("count", 'metric = ["parameters", "neurons"]\nstatistic = "value"', STATIC, "goes with statistic 'max'"),
+        ("count", 'metric = "parameters"\nstatistic = "max"', STATIC, "goes with statistic 'max'"),
+        ("count", 'metric = ["parameters", "nurons"]\nstatistic = "max"', STATIC, "did you mean neurons?"),
+        ("count", 'metric = "parameters"\nstatistic = "proportion"', STATIC, "accept lies in 0 to 1"),
+        ("count", 'metric = "parameters"\nstatistic = "value"', STATIC + "\nblocked = 3", "conditions.c.blocked"),
+    ],
+)
+def test_what_an_expectation_may_ask(tmp_path, experiment, metric, condition, said):
+    """A view, a maximum and a proportion are refused where they mean nothing, in words that say why."""
+    path = tmp_path / "mine.toml"
+    text = COUNTED.replace("EXPERIMENT", experiment).replace("METRIC", metric).replace("CONDITION", condition)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_claim(path)
+    assert said in str(caught.value)
+
+
+def test_support_names_a_claim_of_the_registry(tmp_path):
+    """A claim that is to stand beside another must be there."""
+    text = COUNTED.replace("EXPERIMENT", "count").replace("METRIC", 'metric = "parameters"\nstatistic = "value"')
+    text = text.replace("CONDITION", STATIC).replace('headline = "c"', 'headline = "c"\nsupport = ["yours"]')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=r"support\[0\]: unknown name 'yours'"):
+        load_registry(tmp_path)

@@ -5,29 +5,42 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPRO = [sys.executable, "-m", "repro"]
+import pytest
+
+from repro.folders import default_claims
+from repro.registry import load_registry
+
+SMOKE = [id_ for id_, claim in load_registry(default_claims()).items() if "smoke" in claim.conditions]
 
 
-def test_main_job_end_to_end(tmp_path: Path) -> None:
-    """Every smoke condition runs, is judged SMOKE_OK, and is told in a page; run again, nothing is run twice."""
-    store = ["--store", str(tmp_path / "runs")]
-    first = subprocess.run(
-        [*REPRO, "run", "all", "--scale", "smoke", *store], capture_output=True, text=True, check=False
-    )
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all, as a user has: claims share trials."""
+    return tmp_path_factory.mktemp("smoke") / "runs"
+
+
+def repro(*arguments: str, store: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "repro", *arguments, "--store", str(store)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("id_", SMOKE)
+def test_every_smoke_condition_runs(id_: str, store: Path) -> None:
+    """It runs to the end and is judged SMOKE_OK; run again, nothing is run twice."""
+    first = repro("run", "claim", id_, "--condition", "smoke", store=store)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "SMOKE_OK" in first.stdout.splitlines()[-1]
-    records = {p: p.read_bytes() for p in (tmp_path / "runs").glob("trials/*/record.json")}
-    again = subprocess.run(
-        [*REPRO, "run", "all", "--scale", "smoke", *store], capture_output=True, text=True, check=False
-    )
+    records = {p: p.read_bytes() for p in store.glob("trials/*/record.json")}
+    again = repro("run", "claim", id_, "--condition", "smoke", store=store)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert {p: p.read_bytes() for p in (tmp_path / "runs").glob("trials/*/record.json")} == records
+    assert {p: p.read_bytes() for p in store.glob("trials/*/record.json")} == records
+
+
+def test_what_ran_is_told(store: Path, tmp_path: Path) -> None:
+    """The page and the JSON tell every smoke run, and none of them says anything about a claim."""
     page = tmp_path / "page.html"
-    report = subprocess.run(
-        [*REPRO, "report", "--html", str(page), *store], capture_output=True, text=True, check=False
-    )
+    report = repro("report", "--html", str(page), store=store)
     assert report.returncode == 0, report.stdout + report.stderr
     assert "SMOKE_OK" in page.read_text()
-    told = subprocess.run([*REPRO, "report", "--json", *store], capture_output=True, text=True, check=True).stdout
-    for claim in json.loads(told)["claims"]:
+    for claim in json.loads(repro("report", "--json", store=store).stdout)["claims"]:
         assert claim["outcome"] == "NOT_TESTED"  # synthetic pictures say nothing about a claim

@@ -7,7 +7,16 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.stats import Estimate, Sample, difference_interval, log_sample, mean_interval, ratio_interval, sample
+from repro.stats import (
+    Estimate,
+    Sample,
+    difference_interval,
+    log_sample,
+    mean_interval,
+    proportion_interval,
+    ratio_interval,
+    sample,
+)  # fmt: skip
 
 REPETITIONS = 2000
 FOUR_SE = 4 * math.sqrt(0.9 * 0.1 / REPETITIONS)
@@ -169,3 +178,18 @@ def test_a_censored_arm_still_bounds_the_ratio_from_below(n, cut):
         wrong.append(ratio_interval(kept, log_sample(np.exp(b).tolist()), 0.9, of_exact=exact).low > 6)
     print(f"censored at {cut:+g} SD, n={n}: low end too high in {np.mean(wrong):.3f}")
     assert np.mean(wrong) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / REPETITIONS)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=40), st.sampled_from([0.8, 0.9, 0.95]))
+def test_a_proportion_has_the_exact_interval(values, confidence):
+    """Clopper and Pearson's interval is scipy's own, down to all and none."""
+    found = proportion_interval(sample(values), confidence)
+    theirs = scipy.stats.binomtest(int(sum(values)), len(values)).proportion_ci(confidence, method="exact")
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_proportion_is_of_zeros_and_ones():
+    """Half a success is no success."""
+    with pytest.raises(ValueError, match="zeros and ones"):
+        proportion_interval(sample([0.5, 1.0]), 0.9)

@@ -97,6 +97,7 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         "outcome": headline.outcome,
         "reason": headline.reason,
         "support": list(claim.support),
+        "corroboration": list(dict.fromkeys(filter(None, map(corroboration_text, claim.expect)))),
         "known": claim.known.model_dump() if claim.known else None,
         "published": [published_text(e) for e in claim.expect],
         "deviations": [d.model_dump() for d in claim.deviations],
@@ -122,7 +123,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
-        "estimates": [_estimate(j, experiment.UNITS[j.expectation.metrics[0]]) for j in verdict.judged],
+        "estimates": [_estimate(j, experiment) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
     }
@@ -134,11 +135,10 @@ def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 
-def _estimate(judged: Judged, unit: str) -> dict[str, Any]:
+def _estimate(judged: Judged, experiment: Any) -> dict[str, Any]:
     e, i = judged.expectation, judged.estimate
     return {
         "name": name_text(e),
-        "corroboration": corroboration_text(e),
         "published": e.published_value,
         "published_text": published_text(e),
         "accept": list(e.accept),
@@ -150,7 +150,8 @@ def _estimate(judged: Judged, unit: str) -> dict[str, Any]:
         "high": i.high if i else None,
         "n": list(i.n) if i else [],
         "confidence": i.confidence if i else None,
-        "unit": _unit(e, unit),
+        "unit": _unit(e, experiment.UNITS[e.metrics[0]]),
+        "evidence": experiment.EVIDENCE,
         "outcome": judged.outcome,
         "reason": judged.reason,
     }

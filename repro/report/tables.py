@@ -18,7 +18,7 @@ def ours(estimate: Mapping[str, Any]) -> str:
     if estimate["value"] is None:
         return "-"
     if estimate["low"] == estimate["high"]:
-        return f"{number_text(estimate['value'])} computed"
+        return f"{number_text(estimate['value'])} {estimate['evidence']}"
     low, high = (f"{estimate[k]:.3g}" if estimate[k] is not None else "∞" for k in ("low", "high"))
     return f"{estimate['value']:.3g} [{low}, {high}] n={'+'.join(map(str, estimate['n']))}"
 

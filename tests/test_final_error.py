@@ -1,0 +1,129 @@
+"""The experiments that end with an error, a proportion or a time: what is run next, and what the trials say."""
+
+import math
+from typing import Any
+
+import pytest
+
+from repro.experiments import Planned, final_error, probe, throughput
+from repro.folders import default_claims
+from repro.judge import Verdict, judge
+from repro.registry import load_claim
+from repro.spec import Claim
+from repro.store import Measurement, Trial, TrialSpec
+
+LRN = load_claim(default_claims() / "lrn-error.toml")
+HERE = {"device": "cpu", "torch": "2.11", "tf32": False, "loader": "resident"}
+
+
+def trial(spec: TrialSpec, status: str = "completed", **measured: float) -> Trial:
+    found = tuple(Measurement(name=name.replace("_", "-"), value=value, unit="%") for name, value in measured.items())
+    return Trial(spec=spec, data_digest="d", status=status, measurements=found, environment=HERE, message="at step 7")
+
+
+def errors(
+    claim: Claim, name: str, top1: dict[str, list[float]], gap5: float = 20.0, images: float = 50_000
+) -> list[Trial]:
+    """Return a trial an arm and seed of one condition with these ten-view top-1 errors; top-5 lies ``gap5`` below."""
+    arms = claim.conditions[name].arms
+    return [
+        trial(
+            final_error.spec(arms[arm], seed), top1_error_ten=value, top5_error_ten=value - 20.0,
+            top1_error_centre=value + 1.5, test_images=images,
+        )
+        for arm, values in top1.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def judged(claim: Claim, name: str, trials: list[Trial], seeds: int) -> Verdict:
+    return judge(claim, claim.conditions[name], trials, [tuple(range(seeds))])
+
+
+def test_arms_take_turns() -> None:
+    """Each seed is run for every arm before the next, so a stop leaves them alike; what ended is not run again."""
+    arms = LRN.conditions["ilsvrc-2012"].arms
+    first = final_error.pending(arms, [0, 1], {})
+    assert [(p.arm, p.spec.seed) for p in first] == [("none", 0), ("lrn", 0), ("none", 1), ("lrn", 1)]
+    assert {p.limit for p in first} == {90.0}
+    done = {
+        p.spec.key: trial(p.spec, status) for p, status in zip(first, ("completed", "diverged", "failed"), strict=False)
+    }
+    assert [(p.arm, p.spec.seed) for p in final_error.pending(arms, [0, 1], done)] == [("none", 1), ("lrn", 1)]
+
+
+@pytest.mark.parametrize(
+    ("none", "outcome"),
+    [([42.0, 42.1, 42.2], "REPRODUCED"), ([40.7, 40.8, 40.9], "NOT_REPRODUCED"), ([43.9, 44.0, 44.1], "DIRECTION")],
+)
+def test_a_difference_of_errors_is_judged_with_its_view(none: list[float], outcome: str) -> None:
+    """With 40.6 to 40.8 under the normalisation, 1.4 points more without it is the claim, 0.1 is not, 3.3 is more."""
+    found = judged(LRN, "ilsvrc-2012", errors(LRN, "ilsvrc-2012", {"none": none, "lrn": [40.6, 40.7, 40.8]}), 3)
+    assert [j.outcome for j in found.judged] == [outcome] * 2
+    assert found.outcome == outcome
+    assert found.reason.startswith("difference of top1-error (ten views), none to lrn: ")
+
+
+def test_seeds_that_agree_by_chance_are_not_known_better_than_the_test_set_allows() -> None:
+    """Three equal errors keep the spread that a test set of this size gives, sqrt(p q / 2n)."""
+    same = {"none": [42.0] * 3, "lrn": [40.6] * 3}
+    few, many = (
+        judged(LRN, "ilsvrc-2012", errors(LRN, "ilsvrc-2012", same, images=n), 3).judged[0].estimate
+        for n in (500, 50_000)
+    )
+    assert few.high - few.low == pytest.approx(10 * (many.high - many.low), rel=1e-6)
+    assert (
+        final_error.resolution(trial(final_error.spec(LRN.conditions["ilsvrc-2012"].arms["lrn"], 0)), "top1-error-ten")
+        == math.inf
+    )
+
+
+def test_a_diverged_trial_decides_nothing_and_is_named() -> None:
+    """One diverged training leaves the claim open, with the step it diverged at."""
+    trials = errors(LRN, "ilsvrc-2012", {"none": [42.0, 42.1], "lrn": [40.6, 40.7, 40.8]})
+    trials.append(trial(final_error.spec(LRN.conditions["ilsvrc-2012"].arms["none"], 2), "diverged"))
+    found = judged(LRN, "ilsvrc-2012", trials, 3)
+    assert found.outcome == "INCONCLUSIVE"
+    assert "seed 2 of none diverged: at step 7" in found.reason
+
+
+def test_small_data_answer_with_a_trend() -> None:
+    """Ten classes say nothing about 1.4 points, and have no top-5."""
+    found = judged(
+        LRN, "imagenette160", errors(LRN, "imagenette160", {"none": [22.0] * 3, "lrn": [18.0] * 3}, images=3925), 3
+    )
+    assert found.outcome == "TREND_CONSISTENT"
+    assert len(found.judged) == 1
+
+
+@pytest.mark.parametrize(
+    ("ones", "n", "outcome"),
+    [(14, 14, "REPRODUCED"), (3, 3, "DIRECTION"), (0, 14, "NOT_REPRODUCED"), (7, 14, "NOT_REPRODUCED")],
+)
+def test_every_run_is_a_proportion(ones: int, n: int, outcome: str) -> None:
+    """Fourteen of fourteen runs put Clopper and Pearson's interval above 0.8; three of three do not."""
+    claim = load_claim(default_claims() / "colour-towers.toml")
+    p = claim.conditions["ilsvrc-2010"].arms["net"]
+    trials = [trial(probe.spec(p, seed), colours_apart=float(seed < ones)) for seed in range(n)]
+    assert judged(claim, "ilsvrc-2010", trials, n).outcome == outcome
+
+
+def test_a_timing_holds_all_arms() -> None:
+    """One trial a seed times both nets in turn; the claim reads their ratio."""
+    claim = load_claim(default_claims() / "two-gpu-time.toml")
+    arms = claim.conditions["two-gpus"].arms
+    planned: list[Planned] = throughput.pending(arms, range(5), {})
+    assert [p.arm for p in planned] == ["two, half"] * 5
+    times: list[dict[str, Any]] = [{"time_per_image/two": 0.9 + s / 1000, "time_per_image/half": 1.0} for s in range(5)]
+    found = judged(claim, "two-gpus", [trial(p.spec, **t) for p, t in zip(planned, times, strict=True)], 5)
+    assert found.outcome == "REPRODUCED"
+    assert found.judged[0].estimate.value == pytest.approx(0.902, abs=1e-3)
+
+
+def test_the_recipe_decides_the_identity_and_defaults_do_not() -> None:
+    """Two claims that need the same training share it; a factor makes another one."""
+    pooling = load_claim(default_claims() / "overlapping-pooling-error.toml").conditions["ilsvrc-2012"].arms
+    lrn = LRN.conditions["ilsvrc-2012"].arms
+    shared = final_error.spec(lrn["lrn"], 0)
+    assert final_error.spec(pooling["overlapping"], 0) == shared
+    assert final_error.spec(lrn["none"], 0) != shared
