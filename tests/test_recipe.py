@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro.training import views
+from repro.training import schedule, views
 from repro.training.sgd2012 import SGD2012, groups_2012
 
 
@@ -149,3 +149,32 @@ def test_ten_views_by_an_explicit_loop(images: torch.Tensor) -> None:
     logits = torch.randn(6, 10, 4, generator=torch.Generator().manual_seed(1))
     by_hand = sum(torch.softmax(logits[:, k], 1) for k in range(10)) / 10
     torch.testing.assert_close(views.mean_softmax(logits), by_hand)
+
+
+def test_the_released_schedule_by_hand() -> None:
+    """The rate drops where the notes say, scaled to the epochs there are; conv1 is slowed, then frozen."""
+    assert [schedule.released_factor(e, 93) for e in (0, 22.9, 23, 50, 51, 77, 78, 93)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+    assert schedule.released_factor(23 / 93, 1) == pytest.approx(0.1)
+    assert [schedule.released_conv1_factor(e, 93) for e in (0, 67, 68, 71, 72, 90)] == pytest.approx(
+        [1, 0.01, 0.001, 0.001, 0, 0]
+    )
+    assert [schedule.released_colour(e, 93) for e in (0, 67.9, 68)] == [True, True, False]
+
+
+def test_the_papers_heuristic_drops_three_times_and_stops() -> None:
+    """Each time the error stops improving the rate falls to a tenth; after the third time it ends; state survives."""
+    rule = schedule.Plateau(patience=2)
+    rule.add([0.5, 0.4, 0.4, 0.3])
+    assert (rule.factor, rule.converged) == (1.0, False)
+    rule.add([0.3, 0.31])
+    assert rule.factor == pytest.approx(0.1)
+    resumed = schedule.Plateau(patience=2)
+    resumed.load_state_dict(rule.state_dict())
+    for one in (rule, resumed):
+        one.add([0.25, 0.26, 0.26, 0.27, 0.27])
+        assert (one.factor, one.converged) == (pytest.approx(0.001), False)
+        one.add([0.2, 0.2, 0.2])
+        assert one.converged
+        assert one.factor == pytest.approx(0.001)

@@ -1,0 +1,55 @@
+"""The report as Markdown: every claim in one table, and the errata, for a forge's pages and a CI summary."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repro.report import tables
+from repro.report.summary import counts_line
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """Return the whole report; what stands in claim files and records is escaped."""
+    rows = [_row(claim) for claim in summary["claims"]]
+    errata = [_erratum(claim) for claim in summary["claims"] if claim["id"] in summary["errata"]]
+    parts = [
+        "# Which claims of the 2012 AlexNet paper hold",
+        f"{counts_line(summary['claims'])}. n is seeds an arm, intervals are 90%.",
+        _table(("claim", "§", "paper", "ours", "verdict"), rows),
+    ]
+    if errata:
+        parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
+    parts += [
+        f"Evidence digest `{summary['evidence_digest']}`. Made from the records by `repro report --markdown`; "
+        "the page made by `repro report --html` tells the rest."
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
+    headline = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
+    ours = "<br>".join(_escaped(tables.ours(e)) for e in headline["estimates"]) or "-"
+    published = "<br>".join(map(_escaped, claim["published"]))
+    return (
+        f"{_escaped(claim['title'])} (`{claim['id']}`)",
+        _escaped(claim["section"]),
+        published,
+        ours,
+        claim["outcome"],
+    )
+
+
+def _erratum(claim: Mapping[str, Any]) -> str:
+    why = f" {_escaped(claim['known']['because'])}." if claim["known"] else ""
+    return f"- **{_escaped(claim['title'])}** (§ {_escaped(claim['section'])}): {_escaped(claim['reason'])}.{why}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it stands, in one line and one cell."""
+    for sign in "\\`*_[]<>|#":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
