@@ -45,8 +45,8 @@ bench: $(READY) ## the benchmarks, which the suite leaves out
 long: $(READY) ## the tests that take minutes, which the suite leaves out
 	$(BIN)/python -m pytest -m long
 
-page: $(READY) ## make reports/index.html again from the committed records
-	$(BIN)/repro report --html reports/index.html --store reports
+page: $(READY) ## make the page and the table in reports/ again from the committed records
+	$(BIN)/repro publish --store reports --to reports
 
 clean: ## remove caches and builds; .venv and the records in runs/ stay
 	rm -rf build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from repro import cli, experiments, folders, registry, spec, store
-from repro.report import page, summary, tables
+from repro.report import markdown, page, summary, tables
 from repro.store import Measurement, Trial
 
 DIGEST = "md5:c58f30108f718f92721af3b95e74349a"
@@ -166,6 +166,21 @@ def test_committed_page_is_of_the_committed_records() -> None:
     """reports/index.html holds the digest of the records beside it; `make page` makes it again."""
     text = (REPORTS / "index.html").read_text()
     assert f'<meta name="evidence-digest" content="{store.evidence_digest(REPORTS)}">' in text
+
+
+def test_the_committed_table_is_what_the_records_say() -> None:
+    """reports/README.md is the Markdown report of the records beside it, errata included; `make page` makes it."""
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    assert (REPORTS / "README.md").read_text() == markdown.render(found)
+
+
+def test_markdown_shows_text_as_it_stands(filled: Path, claim: spec.Claim) -> None:
+    """Every claim has a row of five cells, and nothing in a title turns into Markdown or HTML."""
+    found = summary.summarise({"x": claim.model_copy(update={"title": "a|b <script> *c*"})}, filled)
+    text = markdown.render(found)
+    assert r"a\|b \<script\> \*c\*" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 6 for row in rows)
 
 
 def test_committed_evidence_is_clean() -> None:

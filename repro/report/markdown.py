@@ -18,10 +18,10 @@ def render(summary: Mapping[str, Any]) -> str:
     ]
     if errata:
         parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
-    parts += [
+    parts.append(
         f"Evidence digest `{summary['evidence_digest']}`. Made from the records by `repro report --markdown`; "
         "the page made by `repro report --html` tells the rest."
-    ]
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -29,18 +29,13 @@ def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
     headline = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
     ours = "<br>".join(_escaped(tables.ours(e)) for e in headline["estimates"]) or "-"
     published = "<br>".join(map(_escaped, claim["published"]))
-    return (
-        f"{_escaped(claim['title'])} (`{claim['id']}`)",
-        _escaped(claim["section"]),
-        published,
-        ours,
-        claim["outcome"],
-    )
+    title = f"{_escaped(claim['title'])} (`{claim['id']}`)"
+    return (title, _escaped(claim["section"]), published, ours, claim["outcome"])
 
 
 def _erratum(claim: Mapping[str, Any]) -> str:
-    why = f" {_escaped(claim['known']['because'])}." if claim["known"] else ""
-    return f"- **{_escaped(claim['title'])}** (§ {_escaped(claim['section'])}): {_escaped(claim['reason'])}.{why}"
+    why = f"; {_escaped(claim['known']['because'])}" if claim["known"] else ""
+    return f"- **{_escaped(claim['title'])}** (§ {_escaped(claim['section'])}): {_escaped(claim['reason'])}{why}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

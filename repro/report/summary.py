@@ -8,7 +8,7 @@ from typing import Any
 
 from repro import __version__, experiments, store
 from repro.judge import Judged, Verdict, judge, judge_all
-from repro.spec import Claim, Expectation, band_text, corroboration_text, name_text, published_text
+from repro.spec import Claim, Expectation, band_text, corroboration_text, expectations, name_text, published_text
 from repro.store import Trial
 
 SCHEMA = 1
@@ -99,7 +99,7 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         "support": list(claim.support),
         "corroboration": list(dict.fromkeys(filter(None, map(corroboration_text, claim.expect)))),
         "known": claim.known.model_dump() if claim.known else None,
-        "published": [published_text(e) for e in claim.expect],
+        "published": [published_text(e) for e in expectations(claim, claim.headline)],
         "deviations": [d.model_dump() for d in claim.deviations],
         "conditions": [_condition(claim, name, v) for name, v in verdicts.items()],
     }

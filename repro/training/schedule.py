@@ -18,23 +18,26 @@ CONV1_SLOWED, CONV1_FROZEN = 68, 72
 DIVISOR = 10.0
 
 
+def _past(epoch: float, epochs: float, released: int) -> bool:
+    """Whether ``epoch`` of ``epochs`` has reached the place of a released epoch; products, so that equal is equal."""
+    return epoch * RELEASED_EPOCHS >= released * epochs
+
+
 def released_factor(epoch: float, epochs: float) -> float:
-    """Return the rate at ``epoch`` (0 to ``epochs``) over the initial one, with the released drops at their fractions."""
-    done = epoch / epochs * RELEASED_EPOCHS
-    return float(DIVISOR ** -sum(done >= drop for drop in RELEASED_DROPS))
+    """Return the rate at ``epoch`` (0 to ``epochs``) over the initial one, with the released drops in proportion."""
+    return float(DIVISOR ** -sum(_past(epoch, epochs, drop) for drop in RELEASED_DROPS))
 
 
 def released_conv1_factor(epoch: float, epochs: float) -> float:
     """Return the same for conv1, which the notes slow down and then freeze before the end."""
-    done = epoch / epochs * RELEASED_EPOCHS
-    if done >= CONV1_FROZEN:
+    if _past(epoch, epochs, CONV1_FROZEN):
         return 0.0
-    return released_factor(epoch, epochs) / (DIVISOR if done >= CONV1_SLOWED else 1.0)
+    return released_factor(epoch, epochs) / (DIVISOR if _past(epoch, epochs, CONV1_SLOWED) else 1.0)
 
 
 def released_colour(epoch: float, epochs: float) -> bool:
     """Whether colour noise is still on."""
-    return epoch / epochs * RELEASED_EPOCHS < CONV1_SLOWED
+    return not _past(epoch, epochs, CONV1_SLOWED)
 
 
 @dataclass
