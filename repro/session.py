@@ -94,7 +94,7 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
         as_claimed = (
             name == claim.headline and ran["outcome"] == "SMOKE_OK"
         )  # a claim that is no more than a smoke test
-        missed = ours and not as_claimed and ran["outcome"] not in tables.TESTED
+        missed = ours and not as_claimed and ran["outcome"] in summary.UNTESTED
         if missed:
             console.print(f"{claim.id} itself was not tested: {choice.why}")
         if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):

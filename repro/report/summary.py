@@ -12,6 +12,9 @@ from repro.spec import Claim, Expectation, band_text, corroboration_text, expect
 from repro.store import Trial
 
 SCHEMA = 1
+UNTESTED = ("ERROR", "NOT_TESTED", "SMOKE_BROKEN", "SMOKE_OK")
+"""Outcomes that say nothing about a claim."""
+
 SHOWN = ("commit", "dirty", "device", "cpu", "threads", "torch", "python", "precision", "loader", "code_digest")
 """Keys of a trial's environment that the report shows."""
 
@@ -66,11 +69,15 @@ def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def counts_line(claims: Sequence[Mapping[str, Any]]) -> str:
-    """Return the counts as one line, most decisive first: ``1 claim: 1 NOT_TESTED``."""
+    """Return the counts as one line, outcomes with their evidence: ``1 claim: 1 REPRODUCED (1 measured)``."""
     found = Counter(str(claim["outcome"]) for claim in claims)
+    kinds = Counter((claim["outcome"], _headline(claim)["evidence"]) for claim in claims)
+    parts = []
+    for outcome, n in sorted(found.items()):
+        evidence = ", ".join(f"{m} {kind}" for (o, kind), m in sorted(kinds.items()) if o == outcome)
+        parts.append(f"{n} {outcome}" + (f" ({evidence})" if outcome not in UNTESTED else ""))
     total = sum(found.values())
-    parts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items()))
-    return f"{total} claim{'s' if total != 1 else ''}: {parts}"
+    return f"{total} claim{'s' if total != 1 else ''}: {', '.join(parts)}"
 
 
 def refuted(claims: Sequence[Mapping[str, Any]]) -> list[str]:

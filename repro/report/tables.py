@@ -6,11 +6,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from repro.report.console import STYLES, outcome
+from repro.report.console import outcome
 from repro.spec import number_text
-
-TESTED = set(STYLES) - {"SMOKE_OK", "SMOKE_BROKEN", "ERROR", "NOT_TESTED"}
-"""Outcomes that say something about the claim."""
 
 
 def ours(estimate: Mapping[str, Any]) -> str:
