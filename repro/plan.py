@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import experiments
+from repro import experiments, folders
 from repro.problem import suggest
 from repro.spec import Claim, Condition, SpecError
 from repro.store import Trial
@@ -14,11 +14,6 @@ IMAGES = {
     "ilsvrc-2010": 1_261_406, "ilsvrc-2012": 1_281_167, "imagenet-2009": 4_450_000,
 }  # fmt: skip
 """Training images of each data set; of the 8.9 million of 2009, half (section 6)."""
-
-FOLDERS = {"cifar10": "cifar-10-batches-py"} | {
-    name: name for name in ("imagenette160", "tiny-imagenet-32", "ilsvrc-2010", "ilsvrc-2012", "imagenet-2009")
-}
-"""Where a data set lies under the data folder; those not named need no files."""
 
 DOWNLOADED = ("cifar10",)
 """What ``--download`` can fetch."""
@@ -121,8 +116,10 @@ def _obstacle(
         return reason
     name = condition.any_arm.dataset
     fetched = download and name in DOWNLOADED
-    if name in FOLDERS and not fetched and not (data and (data / FOLDERS[name]).is_dir()):
-        return f"no {FOLDERS[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {FOLDERS[name]}/"
+    if name in folders.DATA and not fetched and not (data and (data / folders.DATA[name]).is_dir()):
+        return (
+            f"no {folders.DATA[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {folders.DATA[name]}/"
+        )
     left = cost(claim, condition, condition.seeds[:seeds], trials, device)
     if left.seconds > budget_s:
         how = "measured" if left.measured else "assumed"
@@ -138,7 +135,7 @@ def needs(condition: Condition) -> str:
     if condition.blocked:
         return "what is not public"
     gpus = getattr(condition.any_arm, "gpus", 0)
-    parts = [condition.any_arm.dataset] if condition.any_arm.dataset in FOLDERS else []
+    parts = [condition.any_arm.dataset] if condition.any_arm.dataset in folders.DATA else []
     parts += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
     return ", ".join(parts) or "nothing"
 

@@ -4,7 +4,6 @@ Between two trials the experiment is asked again what is pending, so a search th
 to scoring, and the same command after a stop goes on where it was.
 """
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -19,18 +18,17 @@ from typing import Any, Protocol
 
 import torch
 
-from repro import experiments
-from repro.data import DataError, Dataset
-from repro.data import load as load_data
+from repro import experiments, measure
+from repro.data import DataError
 from repro.environment import describe
 from repro.experiments import Planned
-from repro.measure import Monitor, Task
+from repro.measure import Data, Monitor, Place, Task
 from repro.problem import Problem
 from repro.spec import Condition
-from repro.store import StoreError, Trial, TrialSpec, load, locked, save
+from repro.store import Frozen, StoreError, Trial, TrialSpec, load, locked, save
 from repro.training.loop import Interrupted
 
-__all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Result", "pick_device", "prepare", "run"]
+__all__ = ["DataError", "DeviceError", "Interrupted", "Observer", "Place", "Result", "pick_device", "prepare", "run"]
 
 _stop = threading.Event()
 
@@ -82,19 +80,21 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Source:
-    """A condition's data set, loaded and checked, and the folder it came from."""
+    """A condition's data, loaded and checked, and how a worker loads it again."""
 
-    data: Dataset
-    root: Path | None
+    data: Data
+    experiment: str
+    parameters: Frozen
+    place: Place
 
 
-def prepare(condition: Condition, root: Path | None, *, download: bool = False) -> Source:
-    """Load the condition's data set. Raises DataError where it is missing or altered."""
-    return Source(load_data(condition.any_arm.dataset, root, download=download), root)
+def prepare(experiment: str, condition: Condition, place: Place) -> Source:
+    """Load what a condition's trials are measured on. Raises DataError where it is missing or altered."""
+    parameters = condition.any_arm
+    return Source(measure.load(experiment, parameters, place), experiment, parameters, place)
 
 
 def run(
-    experiment: str,
     condition: Condition,
     source: Source,
     *,
@@ -110,13 +110,13 @@ def run(
     Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state.
     """
     observer = observer or Silent()
-    work = _Work(experiment, condition, seeds, store, source.data.digest)
+    work = _Work(source.experiment, condition, seeds, store, source.data.digest)
     result = Result()
     with _stop_on_signals():
         if jobs == 1:
             _run_here(work, source.data, device, observer, result)
         else:
-            _run_in_workers(work, source.root, device, jobs, observer, result)
+            _run_in_workers(work, source, device, jobs, observer, result)
     return result
 
 
@@ -141,7 +141,7 @@ class _Work:
         return Task(planned.spec, planned.role, planned.limit, self.store, device)
 
 
-def _run_here(work: _Work, data: Dataset, device: torch.device, observer: Observer, result: Result) -> None:
+def _run_here(work: _Work, data: Data, device: torch.device, observer: Observer, result: Result) -> None:
     data = data.to(device)
     while planned := work.next():
         observer.started(planned)
@@ -150,14 +150,13 @@ def _run_here(work: _Work, data: Dataset, device: torch.device, observer: Observ
         _settle(work, planned, _measure(work.task(planned, device), data, monitor), observer, result)
 
 
-def _measure(task: Task, data: Dataset, monitor: Monitor) -> Trial | str:
+def _measure(task: Task, data: Data, monitor: Monitor) -> Trial | str:
     """Run one trial and return its record, or one line that says why there is none."""
-    module = importlib.import_module(f"repro.measure.{task.spec.experiment.replace('-', '_')}")
     with locked(task.store, task.spec.identity(data.digest)) as ours:
         if not ours:
             return "another process is running this trial; run the command again when it is done"
         try:
-            trial: Trial = module.measure(task, data, monitor)
+            trial = measure.measure(task, data, monitor)
         except (Interrupted, StoreError):
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial, whatever ails it, does not stop the others
@@ -182,10 +181,10 @@ def _settle(work: _Work, planned: Planned, outcome: Trial | str, observer: Obser
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(dataset: str, root: Path | None, device: torch.device, threads: int, queue: Any, stop: Any) -> None:
+def _start_worker(source: tuple[str, Frozen, Place], device: torch.device, threads: int, queue: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
     torch.set_num_threads(threads)
-    _worker.update(data=load_data(dataset, root).to(device), queue=queue, stop=stop)
+    _worker.update(data=measure.load(*source).to(device), queue=queue, stop=stop)
 
 
 def _measure_in_worker(task: Task) -> Trial | str | None:
@@ -198,12 +197,12 @@ def _measure_in_worker(task: Task) -> Trial | str | None:
 
 
 def _run_in_workers(
-    work: _Work, root: Path | None, device: torch.device, jobs: int, observer: Observer, result: Result
+    work: _Work, source: Source, device: torch.device, jobs: int, observer: Observer, result: Result
 ) -> None:
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     queue, stop = context.Queue(), context.Event()
-    start = (work.condition.any_arm.dataset, root, device, threads, queue, stop)
+    start = ((source.experiment, source.parameters, source.place), device, threads, queue, stop)
     running: dict[Future[Trial | str | None], Planned] = {}
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=start) as pool:
         try:

@@ -25,6 +25,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
     """
     runner = _runner()
     root, data, download = options["store"], options["data"], options["download"]
+    place = runner.Place(root=data, own=root / "sets", download=download)
     console = terminal()
     failed: list[str] = []
     choices: list[tuple[Claim, Choice, bool]] = []
@@ -41,7 +42,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
             seeds = choice.condition.seeds[: options["seeds"]]
             console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
             try:
-                source = runner.prepare(choice.condition, data, download=download)
+                source = runner.prepare(claim.experiment, choice.condition, place)
             except runner.DataError as error:
                 failed.append(f"{claim.id}: {error}")
                 continue
@@ -49,7 +50,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
             try:
                 with Progress(console) as observer:
                     result = runner.run(
-                        claim.experiment, choice.condition, source, seeds=seeds, store=root, device=device,
+                        choice.condition, source, seeds=seeds, store=root, device=device,
                         jobs=options["jobs"], observer=observer,
                     )  # fmt: skip
                 failed += [f"{claim.id}: {line}" for line in result.failed]

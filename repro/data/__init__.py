@@ -17,7 +17,7 @@ class DataError(Problem):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set: ``images`` uint8 (N, H, W, 3), ``labels`` int64 (N,) in 0..classes-1, both on one device."""
+    """One half of a set: ``images`` uint8 (N, H, W, 3), ``labels`` int64 (N,) in 0..classes-1, both on one device."""
 
     name: str
     images: Tensor
@@ -30,15 +30,17 @@ class Dataset:
         return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes, self.digest)
 
 
-def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
-    """Return the training half of ``cifar10``, or of ``embedded`` (drawn here, needs no ``root``), or ``none``.
+NOTHING = Dataset("none", torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, "none")
+"""For what follows from the network's definition alone."""
+
+
+def load(name: str, root: Path | None, *, train: bool = True, download: bool = False) -> Dataset:
+    """Return the training or the test half of ``cifar10``, or of ``embedded`` (drawn here, needs no ``root``).
 
     Raises DataError where the data is missing or altered, with what to do about it.
     """
-    if name == "none":  # for what is computed from the network's definition alone
-        return Dataset(name, torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, "none")
     if name == "embedded":
-        images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0)
+        images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0 if train else 1)
         sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         return Dataset(
             name, torch.from_numpy(images), torch.from_numpy(labels), len(embedded.CLASSES), f"sha256:{sums}"
@@ -50,9 +52,9 @@ def load(name: str, root: Path | None, *, download: bool = False) -> Dataset:
             from repro.data import cifar10  # here: torchvision takes seconds to import
         except ModuleNotFoundError as error:
             raise DataError(f"CIFAR-10 needs {error.name}: install this package with its extra 'run'") from error
-        images, labels = cifar10.read(root, train=True, download=download)
+        images, labels = cifar10.read(root, train=train, download=download)
         return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), 10, cifar10.DIGEST)
-    raise DataError(f"unknown data set {name!r}; known are cifar10, embedded, none")
+    raise DataError(f"unknown data set {name!r}; known are cifar10, embedded")
 
 
 EMBEDDED_IMAGES = 4096

@@ -1,13 +1,17 @@
-"""How the experiments are measured: one module an experiment, each with ``measure``; the half that needs torch."""
+"""How the experiments are measured: one module an experiment; the half that needs torch.
 
+Each module has ``load``, which brings in the data its trials need, and ``measure``, which runs one of them.
+"""
+
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import torch
 
-from repro.data import Dataset
-from repro.store import Trial, TrialSpec
+from repro.store import Frozen, Trial, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -29,5 +33,33 @@ class Monitor:
     stopping: Callable[[], bool] = lambda: False
 
 
-Measure = Callable[[Task, Dataset, Monitor], Trial]
-"""Runs one trial, from its checkpoint where there is one; raises Interrupted once its state is saved."""
+class Data(Protocol):
+    """What a module's trials are measured on; ``digest`` says which bytes it holds, and is part of their identity."""
+
+    digest: str
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where data comes from: the user's folder of data sets, and one of our own for what is made here."""
+
+    root: Path | None
+    own: Path
+    download: bool = False
+
+
+def load(experiment: str, parameters: Frozen, place: Place) -> Any:
+    """Return the data of an experiment's trials. Raises DataError where it is missing or altered."""
+    return _module(experiment).load(parameters, place)
+
+
+def measure(task: Task, data: Any, monitor: Monitor) -> Trial:
+    """Run one trial, from its checkpoint where there is one; raises Interrupted once its state is saved."""
+    trial: Trial = _module(task.spec.experiment).measure(task, data, monitor)
+    return trial
+
+
+def _module(experiment: str) -> Any:
+    return importlib.import_module(f"{__name__}.{experiment.replace('-', '_')}")

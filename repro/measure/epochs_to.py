@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from repro import data as data_sets
 from repro import environment
 from repro.data import Dataset
 from repro.experiments.epochs_to import MEASUREMENT, TRAINED, Parameters
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Place, Task
 from repro.models import cifar
 from repro.store import Measurement, Status, Trial, folder, save, save_curve
 from repro.training import checkpoint
@@ -47,6 +48,11 @@ def step_of_crossing(above: Check, below: Check, target: float, batch: int) -> f
     floor = 0.5 / (below.window * batch)  # an error of 0 has no logarithm
     start, end = math.log(above.error), math.log(max(below.error, floor))
     return above.step + (below.step - above.step) * (start - math.log(target)) / (start - end)
+
+
+def load(parameters: Parameters, place: Place) -> Dataset:
+    """Return the training half of the condition's set. Raises DataError where it is missing or altered."""
+    return data_sets.load(parameters.dataset, place.root, download=place.download)
 
 
 def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:

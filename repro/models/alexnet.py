@@ -8,7 +8,7 @@ the released 2012 source (protocol ``code``). Where the two differ both are here
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,31 @@ Act = Literal["relu", "tanh", "sigmoid"]
 Layer = Conv | Linear | Pool | Normalise | Dropout | Act
 
 
+class Form(NamedTuple):
+    """How large the network is; everything else about it is the same.
+
+    ``conv_gain`` and ``fc_gain`` widen the initial weights where layers have fewer inputs than in 2012, so that
+    activations keep their size.
+    """
+
+    filters: tuple[int, int, int, int, int]
+    hidden: int
+    first: tuple[int, int, int | tuple[int, int, int, int]]
+    """Kernel, stride and padding of conv1."""
+    conv2_apart: int
+    """Padding of conv2 where pooling does not overlap, that keeps the maps behind it at their size."""
+    conv_gain: float = 1.0
+    fc_gain: float = 1.0
+
+
+FORMS = {
+    # 224 pixels give 55 places only if the last window reaches 3 pixels over the right and bottom edge.
+    "alexnet": Form((96, 256, 384, 384, 256), 4096, (11, 4, (0, 3, 0, 3)), conv2_apart=1),
+    # For pictures of 32 pixels and crops of 28: about a quarter of the maps, and conv1 looks at every place.
+    "alexnet-32": Form((32, 64, 96, 96, 64), 256, (5, 1, 2), conv2_apart=2, conv_gain=2.0, fc_gain=4.0),
+}
+
+
 @dataclass(frozen=True)
 class AlexNet:
     """The switches; each changes one thing.
@@ -86,6 +111,7 @@ class AlexNet:
     """
 
     protocol: Protocol = "paper"
+    form: Literal["alexnet", "alexnet-32"] = "alexnet"
     activation: Act = "relu"
     norm: Norm = "lrn"
     overlapping: bool = True
@@ -100,29 +126,31 @@ def layers(net: AlexNet) -> tuple[Layer, ...]:
     """Return the table of layers of ``net``. Raises ValueError for a convolution that cannot be removed."""
     if net.removed is not None and net.removed not in (2, 3, 4, 5):
         raise ValueError(f"convolution {net.removed} cannot be removed; 2 to 5 can")
-    code = net.protocol == "code"
+    code, form = net.protocol == "code", FORMS[net.form]
     groups = 2 if net.towers == "two" else 1
     half = 2 if net.towers == "half" else 1
-    deep_std = 0.03 if code else 0.01  # section 5 says 0.01 everywhere, the params file 0.03 in conv3 to conv5
+    std, deep_std = 0.01 * form.conv_gain, (0.03 if code else 0.01) * form.conv_gain  # see initial-weights
     pool = Pool(3, 2) if net.overlapping else Pool(2, 2)
     act = net.activation
-    # 224 pixels give 55 places only if the last window reaches 3 pixels over the right and bottom edge.
-    conv1 = Conv(96 // half, 11, 4, (0, 3, 0, 3))
-    conv2 = Conv(256 // half, 5, 1, 2 if net.overlapping else 1, groups, bias=1.0)
-    conv3 = Conv(384 // half, 3, 1, 1, std=deep_std)
-    conv4 = Conv(384 // half, 3, 1, 1, groups, std=deep_std, bias=1.0)
-    conv5 = Conv(256, 3, 1, 1 if net.overlapping else 0, groups, std=deep_std, bias=1.0)
+    one, two, three, four, five = form.filters
+    kernel, stride, pad = form.first
+    conv1 = Conv(one // half, kernel, stride, pad, std=std)
+    conv2 = Conv(two // half, 5, 1, 2 if net.overlapping else form.conv2_apart, groups, std, bias=1.0)
+    conv3 = Conv(three // half, 3, 1, 1, std=deep_std)
+    conv4 = Conv(four // half, 3, 1, 1, groups, deep_std, bias=1.0)
+    conv5 = Conv(five, 3, 1, 1 if net.overlapping else 0, groups, deep_std, bias=1.0)
     first: list[Layer] = [act, *_norm(net)] if not code else _norm(net)
     spatial: list[Layer] = [Normalise("same-map", scale=1e-3, k=1.0)] if code and net.norm == "lrn" else []
     fc: list[Layer] = []
     for _ in range(2):
-        fc += [Linear(4096, bias=1.0), act, *([Dropout(inverted=net.protocol == "modern")] if net.dropout else [])]
+        drop: list[Layer] = [Dropout(inverted=net.protocol == "modern")] if net.dropout else []
+        fc += [Linear(form.hidden, 0.01 * form.fc_gain, bias=1.0), act, *drop]
     table: list[Layer] = [conv1, *first, pool, *([act] if code else [])]
     table += [conv2, act, *_norm(net), *spatial] if net.removed != 2 else []
     table += [pool]
     for number, conv in ((3, conv3), (4, conv4), (5, conv5)):
         table += [conv, act] if net.removed != number else []
-    return (*table, pool, *fc, Linear(net.classes))
+    return (*table, pool, *fc, Linear(net.classes, 0.01 * form.fc_gain))
 
 
 def _norm(net: AlexNet) -> list[Layer]:

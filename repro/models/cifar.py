@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.layers import AvgPool, LocallyConnected2d, SameMapNorm
+from repro.models.normalization import ResponseNorm
 from repro.seeds import derive
 
 
@@ -64,11 +65,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def build(net: str, activation: str, *, classes: int = 10, size: int = 32) -> nn.Sequential:
+CROSS_MAP = {"size": 9, "scale": 0.001 / 9, "power": 0.75, "k": 1.0}
+"""Of conv-local-11pct: after the first pooling and before the second (layers-conv-local-11pct.cfg)."""
+
+
+def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross_map: bool = False) -> nn.Sequential:
     """Return the net as a Sequential from (N, 3, size, size) images to (N, classes) logits.
 
-    Max pooling stands before the activation, average pooling behind it: the activations are increasing, so
-    this equals the cfgs' order and computes a quarter as many of them.
+    ``cross_map`` adds the normalisation across maps that tells conv-local-11pct from conv-local-13pct. Max pooling
+    stands before the activation, average pooling behind it: the activations are increasing, so this equals the cfgs'
+    order and computes a quarter as many of them.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = 3
@@ -79,7 +85,11 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32) -> nn
             layers[f"act{i}"] = act
         else:
             layers[f"conv{i}"] = nn.Conv2d(channels, layer.filters, layer.kernel, padding=layer.kernel // 2)
-            if layer.pool == "max":
+            if cross_map and i == 2:
+                layers[f"act{i}"] = act
+                layers[f"norm{i}"] = ResponseNorm(**CROSS_MAP)
+                layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            elif layer.pool == "max":
                 layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
                 layers[f"act{i}"] = act
             else:
@@ -88,6 +98,8 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32) -> nn
             size = (size - 2) // 2 + 1  # 1 + ceil((size - 3) / 2)
             if layer.norm:
                 layers[f"norm{i}"] = SameMapNorm(size=3, scale=5e-5)
+            if cross_map and i == 1:
+                layers[f"norm{i}"] = ResponseNorm(**CROSS_MAP)
         channels = layer.filters
     layers["flatten"] = nn.Flatten()
     layers["fc"] = nn.Linear(channels * size * size, classes)
