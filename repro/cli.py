@@ -195,6 +195,8 @@ def run_options(command: Any) -> Any:
         click.option("--budget", "budget_s", default="30m", show_default=True, callback=_seconds,
                      help="Longest run to choose unasked."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--loader", type=click.Choice(["resident", "dali", "torchvision"]), default="resident",
+                     show_default=True, help="How images are read; resident keeps them all in memory."),
         click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials side by side."),
         click.option("--download", is_flag=True, help="Download data that is missing into --data."),
         data_option, store_option, claims_option,

@@ -102,6 +102,7 @@ def run(
     store: Path,
     device: torch.device,
     jobs: int = 1,
+    loader: str = "resident",
     observer: Observer | None = None,
 ) -> Result:
     """Run the condition's pending trials to the end and return what was done.
@@ -110,7 +111,7 @@ def run(
     Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state.
     """
     observer = observer or Silent()
-    work = _Work(source.experiment, condition, seeds, store, source.data.digest)
+    work = _Work(source.experiment, condition, seeds, store, source.data.digest, loader)
     result = Result()
     with _stop_on_signals():
         if jobs == 1:
@@ -129,6 +130,7 @@ class _Work:
     seeds: tuple[int, ...]
     store: Path
     data_digest: str
+    loader: str
     given_up: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
 
@@ -138,7 +140,7 @@ class _Work:
         return next((p for p in pending if p.spec.key not in self.given_up | self.running), None)
 
     def task(self, planned: Planned, device: torch.device) -> Task:
-        return Task(planned.spec, planned.role, planned.limit, self.store, device)
+        return Task(planned.spec, planned.role, planned.limit, self.store, device, self.loader)
 
 
 def _run_here(work: _Work, data: Data, device: torch.device, observer: Observer, result: Result) -> None:

@@ -51,7 +51,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
                 with Progress(console) as observer:
                     result = runner.run(
                         choice.condition, source, seeds=seeds, store=root, device=device,
-                        jobs=options["jobs"], observer=observer,
+                        jobs=options["jobs"], observer=observer, loader=options["loader"],
                     )  # fmt: skip
                 failed += [f"{claim.id}: {line}" for line in result.failed]
             except StoreError as error:

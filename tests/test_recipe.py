@@ -152,15 +152,14 @@ def test_ten_views_by_an_explicit_loop(images: torch.Tensor) -> None:
 
 
 def test_the_released_schedule_by_hand() -> None:
-    """The rate drops where the notes say, scaled to the epochs there are; conv1 is slowed, then frozen."""
-    assert [schedule.released_factor(e, 93) for e in (0, 22.9, 23, 50, 51, 77, 78, 93)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
-    )
-    assert schedule.released_factor(23 / 93, 1) == pytest.approx(0.1)
-    assert [schedule.released_conv1_factor(e, 93) for e in (0, 67, 68, 71, 72, 90)] == pytest.approx(
+    """The rate drops where the notes say, whatever the epochs there are; conv1 is slowed, then frozen."""
+    at = [schedule.ALEXNET.factor(e / 93) for e in (0, 22.9, 23, 50, 51, 77, 78, 93)]
+    assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert [schedule.conv1_factor(e / 93) for e in (0, 67, 68, 71, 72, 90)] == pytest.approx(
         [1, 0.01, 0.001, 0.001, 0, 0]
     )
-    assert [schedule.released_colour(e, 93) for e in (0, 67.9, 68)] == [True, True, False]
+    assert [schedule.colour_noise_on(e / 93) for e in (0, 67.9, 68)] == [True, True, False]
+    assert [schedule.CONV_LOCAL.factor(e / 160) for e in (139.9, 140, 150)] == pytest.approx([1, 0.1, 0.01])
 
 
 def test_the_papers_heuristic_drops_three_times_and_stops() -> None:

@@ -51,7 +51,7 @@ class Parameters(CommonParameters):
     dataset: Literal[
         "ilsvrc-2010", "ilsvrc-2012", "imagenet-2009", "imagenette160", "tiny-imagenet-32", "cifar10", "embedded"
     ]
-    net: Literal["alexnet", "conv-local-13pct", "batch-norm-clone"] = "alexnet"
+    net: Literal["alexnet", "alexnet-32", "conv-local-13pct", "batch-norm-clone"] = "alexnet"
     activation: Literal["relu", "tanh", "sigmoid"] = "relu"
     norm: Literal["none", "lrn", "lrn-all-maps", "lrn-mean", "batch"] = "lrn"
     overlapping: bool = True
@@ -69,7 +69,7 @@ class Parameters(CommonParameters):
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = paper.LEARNING_RATE
     stored: Annotated[int, Field(ge=8)] = paper.STORED
     crop: Annotated[int, Field(ge=8)] = paper.CROP
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Literal["fp32"] = "fp32"
 
 
 FACTORS = (

@@ -23,6 +23,8 @@ class Task:
     limit: float
     store: Path
     device: torch.device
+    loader: str = "resident"
+    """Where it matters, how images are read; recorded, but no part of the identity."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ class Local:
 
 FC_INIT_STD = 0.01  # fc10's initW, the same in all three cfgs
 
+WEIGHT_DECAY = {"conv": 0.0, "local": 0.004, "fc": 0.004}
+"""By kind of layer, in conv-local-13pct's layer-params file."""
+
 NETS: dict[str, tuple[Conv | Local, ...]] = {
     "conv-local-13pct": (
         Conv(64, 5, "max", init_std=1e-4),

@@ -1,7 +1,11 @@
-"""Local response normalisation of section 3.3, eager and plain: the reference that faster ones are held against."""
+"""Local response normalisation of section 3.3: plain, as the reference, and with its gradient by hand, as a layer."""
+
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -26,15 +30,59 @@ class ResponseNorm(nn.Module):
         self.size, self.scale, self.power, self.k, self.towers = size, scale, power, k, towers
 
     def forward(self, x: Tensor) -> Tensor:
-        settings = {"size": self.size, "scale": self.scale, "power": self.power, "k": self.k}
-        if self.towers == 1:
-            return response_norm(x, **settings)
-        n, c = x.shape[:2]
-        apart = x.reshape(n * self.towers, c // self.towers, *x.shape[2:])
-        return response_norm(apart, **settings).reshape(x.shape)
+        band = _band(x.shape[1], self.size, self.towers, x.dtype, x.device)
+        out: Tensor = _ResponseNorm.apply(x, band, self.scale, self.power, self.k)
+        return out
 
     def extra_repr(self) -> str:
         return f"size={self.size}, scale={self.scale:g}, power={self.power}, k={self.k}, towers={self.towers}"
+
+
+@cache
+def _band(maps: int, size: int, towers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix of zeros and ones that sums each map's window: neighbours within ``size`` of the same tower."""
+    index = torch.arange(maps, device=device)
+    near = (index[:, None] - index).abs() <= size // 2
+    tower = index // (maps // towers)
+    return (near & (tower[:, None] == tower)).to(dtype)
+
+
+class _ResponseNorm(torch.autograd.Function):
+    """``response_norm`` with the windows as a product of matrices, and autograd's chain of small steps as two formulas.
+
+    With s = k + scale * (x x) B: y = x s^-power, and dx = dy s^-power - 2 scale power x ((dy x s^(-power - 1)) B).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, band: Tensor, scale: float, power: float, k: float) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # a view where x is channels_last
+        total = ((rows * rows) @ band).mul_(scale).add_(k)
+        factor = _inverse_power(total, power)
+        ctx.save_for_backward(rows, total, factor, band)
+        ctx.scale, ctx.power = scale, power
+        return _as_maps(rows * factor, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, total, factor, band = ctx.saved_tensors
+        g = grad.permute(0, 2, 3, 1).flatten(0, 2)
+        direct = g * factor
+        across = ((direct * rows).div_(total) @ band).mul_(rows)
+        return _as_maps(direct.sub_(across, alpha=2 * ctx.scale * ctx.power), grad), None, None, None, None
+
+
+def _inverse_power(x: Tensor, power: float) -> Tensor:
+    if power != 0.75:
+        return x**-power
+    root = x.rsqrt()
+    return root.sqrt().mul_(root)  # the paper's power, by two roots
+
+
+def _as_maps(rows: Tensor, like: Tensor) -> Tensor:
+    """Return rows (N * H * W, C) as (N, C, H, W) in channels_last, without a copy."""
+    n, _, h, w = like.shape
+    return rows.unflatten(0, (n, h, w)).permute(0, 3, 1, 2)
 
 
 class MeanResponseNorm(nn.Module):

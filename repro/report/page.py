@@ -23,7 +23,7 @@ def render(summary: Mapping[str, Any], root: Path) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["code"] = _code
-    environment.globals.update(ours=tables.ours, epochs=tables.epochs)
+    environment.globals.update(ours=tables.ours, result=tables.result)
     pictures = {claim["id"]: _pictures(claim, root) for claim in summary["claims"]}
     return environment.get_template("page.html.j2").render(
         summary=summary, pictures=pictures, counts=counts_line(summary["claims"]), css=(HERE / "page.css").read_text()
@@ -73,6 +73,9 @@ def _curves(condition: Mapping[str, Any], root: Path) -> str | None:
 
     from repro.report import figures
 
+    parameters = condition["parameters"]
+    if "target" not in parameters:
+        return None
     frames = []
     for trial in condition["trials"]:
         if trial["role"] != "scoring":
@@ -84,7 +87,6 @@ def _curves(condition: Mapping[str, Any], root: Path) -> str | None:
     if not frames:
         return None
     curves = pd.concat(frames, ignore_index=True)
-    parameters = condition["parameters"]
     target = parameters["target"]
     title = f"{parameters['net']}, {condition['protocol']}, {condition['dataset']}"
     spoken = f"Training error against epochs for {', '.join(sorted(curves['arm'].unique()))}: {title}, every seed"

@@ -42,8 +42,9 @@ class Progress:
         """Replace a bar by a line that stays."""
         if (task := self.tasks.pop(planned.spec.key, None)) is not None:
             self.bars.remove_task(task)
-        at = next((f"{m.value:.2f} {m.unit}" for m in trial.measurements if m.name == planned.spec.experiment), "")
-        told = f"{trial.status} {at or trial.message} ({trial.duration_s:.0f} s)"
+        shown = next((m for m in trial.measurements if m.name in ("epochs-to", "top1-error-ten")), None)
+        told = trial.message if shown is None else f"{shown.value:.2f} {shown.unit}"
+        told = f"{trial.status} {told}".rstrip() + f" ({trial.duration_s:.0f} s)"
         self.console.print(f"{_name(planned)}: {told}")
 
 

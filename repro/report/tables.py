@@ -49,21 +49,23 @@ def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
 def trials(condition: Mapping[str, Any]) -> Table:
     """Return one row a trial of a condition: the search first, then the scored seeds."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "role", "rate", "seed", "epochs", "status"):
-        table.add_column(name, justify="right" if name in ("rate", "seed", "epochs") else "left")
+    for name in ("arm", "role", "rate", "seed", "result", "status"):
+        table.add_column(name, justify="right" if name in ("rate", "seed", "result") else "left")
     for trial in sorted(
         condition["trials"], key=lambda t: (t["role"] != "tuning", t["arm"], t["seed"], t["rate"] or 0)
     ):
         table.add_row(
             trial["arm"], trial["role"], f"{trial['rate']:g}" if trial["rate"] else "-", str(trial["seed"]),
-            epochs(trial), trial["status"],
+            result(trial), trial["status"],
         )  # fmt: skip
     return table
 
 
-def epochs(trial: Mapping[str, Any]) -> str:
-    """Return a trial's time in epochs, ``> limit`` where it did not reach the target."""
-    at = trial["measurements"].get("epochs-to")
-    if at is not None:
-        return f"{at:.2f}"
-    return f"> {trial['limit']:.2f}" if trial["limit"] else "-"
+def result(trial: Mapping[str, Any]) -> str:
+    """Return what a trial came to: its time in epochs, ``> limit`` where it missed the target, or its error."""
+    found = trial["measurements"]
+    if "epochs-to" in found:
+        return f"{found['epochs-to']:.2f}"
+    if "top1-error-ten" in found:
+        return f"{found['top1-error-ten']:.2f}%"
+    return f"> {trial['limit']:.2f}" if trial["status"] == "censored" and trial["limit"] else "-"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +62,20 @@ class Recent:
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    stream: Iterator[tuple[Tensor, Tensor]],
-    prepare: Callable[[Tensor], Tensor],
+    stream: Iterator[tuple[Any, Tensor]],
+    prepare: Callable[[Any], Tensor],
     recent: Recent,
     *,
     first_step: int,
     check_every: float,
     stopping: Callable[[], bool] = lambda: False,
+    before: Callable[[int], None] = lambda _step: None,
 ) -> Iterator[Check]:
     """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
-    The caller stops by not asking for more. ``recent`` carries the running error through a resume. Raises
-    Interrupted between two steps once ``stopping()`` is true.
+    The caller stops by not asking for more. ``prepare`` turns what the stream yields beside the labels into the input;
+    ``before`` is called with each step before it is taken, say to set its learning rate. ``recent`` carries the
+    running error through a resume. Raises Interrupted between two steps once ``stopping()`` is true.
     """
     step, checks = first_step, int(first_step / check_every)
     while round((checks + 1) * check_every) <= step:  # the check due at the very step resumed from was made
@@ -82,6 +85,7 @@ def train(
         while step < round(checks * check_every):
             if stopping():
                 raise Interrupted(step)
+            before(step)
             images, labels = next(stream)
             logits = model(prepare(images))
             loss = F.cross_entropy(logits, labels)

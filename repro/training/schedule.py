@@ -6,38 +6,46 @@ the learning rate by 10 when the validation error rate stopped improving with th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-RELEASED_EPOCHS = 93
-RELEASED_DROPS = (23, 51, 78)
-"""Epochs at which the rate was divided by ten, of the 93 the paper's network was trained for."""
-
-CONV1_SLOWED, CONV1_FROZEN = 68, 72
-"""Epochs at which conv1 was set to a tenth of the others' rate, and stopped; with the first the colour noise ended."""
+from typing import Any, NamedTuple
 
 DIVISOR = 10.0
 
 
-def _past(epoch: float, epochs: float, released: int) -> bool:
-    """Whether ``epoch`` of ``epochs`` has reached the place of a released epoch; products, so that equal is equal."""
-    return epoch * RELEASED_EPOCHS >= released * epochs
+class Released(NamedTuple):
+    """A released schedule: the epochs of the whole, and those at which the rate was divided by ten."""
+
+    epochs: int
+    drops: tuple[int, ...]
+
+    def past(self, done: float, epoch: int) -> bool:
+        """Whether a training that is ``done`` (0 to 1) has reached the place of a released epoch."""
+        return done * self.epochs >= epoch * (1 - 1e-12)  # so that equal stays equal
+
+    def factor(self, done: float) -> float:
+        """Return the rate over the initial one, with the released drops in proportion."""
+        return float(DIVISOR ** -sum(self.past(done, drop) for drop in self.drops))
 
 
-def released_factor(epoch: float, epochs: float) -> float:
-    """Return the rate at ``epoch`` (0 to ``epochs``) over the initial one, with the released drops in proportion."""
-    return float(DIVISOR ** -sum(_past(epoch, epochs, drop) for drop in RELEASED_DROPS))
+ALEXNET = Released(93, (23, 51, 78))
+"""layers/layer-params-145-2010.cfg: the network of the paper, on ILSVRC-2010."""
+
+CONV1_SLOWED, CONV1_FROZEN = 68, 72
+"""Of the same notes: conv1 went to a tenth of the others' rate, and stopped; with the first, colour noise ended."""
+
+CONV_LOCAL = Released(160, (140, 150))
+"""The CIFAR-10 net of section 3.3: 140 epochs, then twice ten at a tenth of the rate before (cuda-convnet's page)."""
 
 
-def released_conv1_factor(epoch: float, epochs: float) -> float:
-    """Return the same for conv1, which the notes slow down and then freeze before the end."""
-    if _past(epoch, epochs, CONV1_FROZEN):
+def conv1_factor(done: float) -> float:
+    """Return conv1's rate over the initial one: the notes slow it down and then freeze it before the end."""
+    if ALEXNET.past(done, CONV1_FROZEN):
         return 0.0
-    return released_factor(epoch, epochs) / (DIVISOR if _past(epoch, epochs, CONV1_SLOWED) else 1.0)
+    return ALEXNET.factor(done) / (DIVISOR if ALEXNET.past(done, CONV1_SLOWED) else 1.0)
 
 
-def released_colour(epoch: float, epochs: float) -> bool:
-    """Whether colour noise is still on."""
-    return not _past(epoch, epochs, CONV1_SLOWED)
+def colour_noise_on(done: float) -> bool:
+    """Whether the notes still have colour noise."""
+    return not ALEXNET.past(done, CONV1_SLOWED)
 
 
 @dataclass

@@ -1,0 +1,170 @@
+"""Loaders of prepared images: each gives the same uint8 windows, and one finish makes the network's input of them.
+
+A loader reads, decodes, cuts and mirrors; it never computes with floats. So all of them give equal bytes for an equal
+image, offset and flip, and what they cost can be compared. ``repro.loading.finish`` does the rest, on the device.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from repro.problem import Problem, suggest
+from repro.seeds import derive
+
+if TYPE_CHECKING:
+    from repro.data.prepared import Prepared
+
+NAMES = ("dali", "resident", "torchvision")
+"""What ``make`` knows."""
+
+
+class Window(NamedTuple):
+    """A training batch of B windows, on one device.
+
+    ``images`` uint8 (B, crop, crop, 3), those of ``flips`` already mirrored left to right; ``labels`` int64 (B,);
+    ``offsets`` int64 (B, 2), the window's upper left corner as y, x in the stored image, before mirroring;
+    ``flips`` bool (B,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    offsets: Tensor
+    flips: Tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of a loader, whichever it is.
+
+    Batches of ``batch`` windows of ``crop`` pixels a side; random places and flips where ``crops``, otherwise the
+    centre unmirrored. Of ``world`` ranks this one is ``rank``: each reads its own part of every epoch. ``seed`` is
+    the trial's, the same on all ranks.
+    """
+
+    batch: int
+    crop: int
+    seed: int
+    crops: bool = True
+    rank: int = 0
+    world: int = 1
+
+    def per_epoch(self, images: int) -> int:
+        """Return the full batches each rank takes of ``images`` in an epoch. Raises ValueError where there is none."""
+        steps = images // self.world // self.batch
+        if not steps:
+            raise ValueError(f"{self.world} x {self.batch} images a batch are more than the {images} there are")
+        return steps
+
+    def places(self, side: int) -> int:
+        """Return the places of a window along a side of ``side`` pixels. Raises ValueError where it does not fit."""
+        if not 0 < self.crop <= side:
+            raise ValueError(f"a window of {self.crop} pixels does not fit into images of {side}")
+        return side - self.crop + 1
+
+
+class Loader(Protocol):
+    """Where the windows of one data set come from.
+
+    ``train(first_step)`` is endless; an epoch is ``per_epoch`` full batches in a fresh order, and the few images left
+    over differ from epoch to epoch. ``views`` gives every image of a split once, in file order: uint8
+    (n, count, crop, crop, 3), with n at most ``Job.batch // count``, and labels int64 (n,); the one view is the
+    centre, the ten are those of ``repro.training.views.ten_views``.
+
+    ``state()`` belongs to the windows drawn so far. A new loader of the same job that is given it by ``restore`` goes
+    on with the very same windows from ``train(step)``; ``restore`` raises ValueError where data, batch, rank or
+    anything else that decides them differs. The state is plain values, fit for ``repro.training.checkpoint``.
+    """
+
+    name: str
+    per_epoch: int
+
+    def train(self, first_step: int) -> Iterator[Window]: ...
+    def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+def rows(job: Job, images: int, first_step: int) -> Iterator[Tensor]:
+    """Yield the rows, int64 (batch,), of each step from ``first_step`` on, without end.
+
+    The order of an epoch follows from seed and epoch alone and is the one of ``repro.training.inputs.batches``; ranks
+    take turns at its batches.
+    """
+    per_epoch = job.per_epoch(images)
+    epoch, skip = divmod(first_step, per_epoch)
+    while True:
+        order = torch.randperm(images, generator=torch.Generator().manual_seed(derive(job.seed, "order", epoch)))
+        for step in range(skip, per_epoch):
+            start = (step * job.world + job.rank) * job.batch
+            yield order[start : start + job.batch]
+        epoch, skip = epoch + 1, 0
+
+
+def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return offsets, int64 (batch, 2) as y, x, and flips, bool (batch,), of one step in images of ``side`` pixels.
+
+    They follow from seed, step and rank alone. All ``side - crop + 1`` places of an axis are equally likely, and so
+    are the two sides.
+    """
+    places = job.places(side)
+    if not job.crops:
+        return torch.full((job.batch, 2), (places - 1) // 2), torch.zeros(job.batch, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(derive(job.seed, "crops", step, job.rank))
+    offsets = torch.randint(places, (job.batch, 2), generator=generator)
+    return offsets, torch.randint(2, (job.batch,), generator=generator).bool()
+
+
+def identity(name: str, job: Job, data: str, **more: str | float) -> dict[str, Any]:
+    """Return all that decides which windows a loader gives, for its state: flat, of plain values."""
+    return {"loader": name, "data": data, **asdict(job), **more}
+
+
+def digest_of(data: "Prepared") -> str:
+    """Return a digest of a prepared data set and of the list of its training files, 16 hex digits.
+
+    The list is taken in although the set has a digest of its own: readers pick files by their place in it.
+    """
+    listing = "\n".join(f"{label} {path}" for path, label in data.files["train"])
+    return hashlib.sha256(f"{data.digest}\n{listing}".encode()).hexdigest()[:16]
+
+
+def refuse_another(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming what differs, unless ``state`` was saved by a loader of the identity ``own``."""
+    saved = state.get("identity", {})
+    differing = sorted(key for key in {*saved, *own} if saved.get(key) != own.get(key))
+    if differing:
+        told = ", ".join(f"{key} {saved.get(key)} (here {own.get(key)})" for key in differing)
+        raise ValueError(f"the saved state belongs to another loader: {told}")
+
+
+def make(name: str, data: "Prepared", job: Job, *, device: torch.device | str = "cpu", workers: int = 2) -> "Loader":
+    """Return the loader called ``name``, with ``workers`` threads (dali, resident) or processes (torchvision).
+
+    Raises Problem for an unknown name, and where NVIDIA DALI is asked for and missing: never another loader in its
+    place. Raises ValueError where the job does not fit the data, DataError where an image is broken (`resident` reads
+    them all here).
+    """
+    device = torch.device(device)
+    if name == "resident":
+        from repro.loading.resident import Resident
+
+        return Resident.open(data, job, device=device, workers=workers)
+    if name == "torchvision":
+        from repro.loading.reference import Reference
+
+        return Reference(data, job, device=device, workers=workers)
+    if name == "dali":
+        try:
+            from repro.loading.dali import Dali
+        except ImportError as error:
+            raise Problem(
+                "the loader 'dali' needs NVIDIA DALI (Linux only): install this package with its extra 'dali', or take "
+                f"'resident' or 'torchvision' ({error})"
+            ) from error
+        return Dali(data, job, device=device, workers=workers)
+    raise Problem(f"unknown loader {name!r}; known are {', '.join(NAMES)}{suggest(name, NAMES)}")

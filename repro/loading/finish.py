@@ -1,0 +1,135 @@
+"""The network's input from uint8 windows, on the device: one finish for all loaders.
+
+It does what ``repro.training.views`` does step by step, in an order of operations that gives the same bits: subtract
+the mean, which is mirrored with its image, add the colour shift, and divide by the standard deviation where there is
+one.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from repro.loading import Window
+from repro.loading.resident import all_windows
+from repro.seeds import derive
+
+Mode = Literal["window", "centre"]
+
+
+class Finish:
+    """Makes float32 (B, 3, crop, crop) in channels_last of a Window and the step it belongs to.
+
+    Built by ``less_mean_image`` (the protocols `code` and `paper`) or ``standardised`` (`modern`).
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor | None, mode: Mode | None, colour: Tensor | None, seed: int) -> None:
+        self._seed, self._mode = seed, mode
+        self._colour = None if colour is None else colour.float().cpu()
+        self._mean, self._std = mean.float().contiguous(), std
+        self._looped = mean.device.type == "cpu"
+        if mode is not None:
+            # Both at hand: a mirrored image's mean is a plain window of the mirrored mean.
+            self._mean = torch.stack([self._mean, self._mean.flip(1)])  # (2, side, side, 3)
+
+    @classmethod
+    def less_mean_image(cls, mean: Tensor, mode: Mode, *, colour: Tensor | None = None, seed: int = 0) -> "Finish":
+        """Return the finish that subtracts the mean image (side, side, 3), which lies on the windows' device.
+
+        `window`: each image loses the window of the mean that it shows of its own; `centre`: the mean's centre.
+        ``colour`` is M (3, 3) of ``views.colour_matrix``, None for no shift, and ``seed`` what the shifts are drawn
+        from; ranks of one training need seeds of their own. Raises ValueError for another mode.
+        """
+        if mode not in ("window", "centre"):
+            raise ValueError(f"unknown mode {mode!r}; known: window, centre")
+        if mean.dim() != 3 or mean.shape[0] != mean.shape[1] or mean.shape[2] != 3:
+            raise ValueError(f"a mean image is (side, side, 3), not {tuple(mean.shape)}")
+        return cls(mean, None, mode, colour, seed)
+
+    @classmethod
+    def standardised(cls, mean: Tensor, std: Tensor, *, colour: Tensor | None = None, seed: int = 0) -> "Finish":
+        """Return the finish (pixel - mean + shift) / std, mean and standard deviation (3,) in levels of 0..255.
+
+        Otherwise as ``less_mean_image``.
+        """
+        return cls(mean, std.float(), None, colour, seed)
+
+    def __call__(self, window: Window, step: int) -> Tensor:
+        shift = None
+        if self._colour is not None:
+            shift = colour_shift(self._colour, len(window.images), self._seed, step).to(window.images.device)
+        return self._input(window.images, window.offsets, window.flips, shift)
+
+    def finish_views(self, views: Tensor) -> Tensor:
+        """Return float32 (n * v, 3, crop, crop), channels_last, of uint8 views (n, v, crop, crop, 3), unshifted.
+
+        The v = 1 is the centre and the v = 10 are those of ``repro.training.views.ten_views``; the views of an image
+        follow one another. Raises ValueError for another v.
+        """
+        n, v, crop = views.shape[:3]
+        if v not in (1, 10):
+            raise ValueError(f"{v} views are neither the centre nor all ten")
+        edge = self._mean.shape[1] - crop if self._mode else 0
+        places = [(0, 0), (0, edge), (edge, 0), (edge, edge), (edge // 2, edge // 2)] * 2
+        offsets = torch.tensor(places[4:5] if v == 1 else places, device=views.device).repeat(n, 1)
+        flips = (torch.arange(v, device=views.device) >= 5).repeat(n)
+        return self._input(views.flatten(0, 1), offsets, flips, None)
+
+    def _input(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor | None) -> Tensor:
+        n, crop = images.shape[:2]
+        # Lines of 3 * crop numbers: with an innermost axis of three the loops inside torch crawl.
+        pixels = images.reshape(n, crop, 3 * crop)
+        shift = None if shift is None else shift.repeat(1, crop)[:, None]
+        std = None if self._std is None else self._std.repeat(crop)
+        if self._looped:
+            lines = _one_by_one(pixels, self._means(offsets, flips, crop), shift, std)
+        else:
+            lines = _at_once(pixels, self._means(offsets, flips, crop), shift, std)
+        return lines.view(n, crop, crop, 3).permute(0, 3, 1, 2)
+
+    def _means(self, offsets: Tensor, flips: Tensor, crop: int) -> list[Tensor] | Tensor:
+        """Return what each image loses, in lines: on a CPU views of the mean, elsewhere gathered, or one for all."""
+        if self._mode is None:
+            line = self._mean.repeat(crop)
+            return [line] * len(flips) if self._looped else line
+        edge = self._mean.shape[1] - crop
+        if self._mode == "centre":
+            offsets = torch.full_like(offsets, edge // 2)
+        y, x = offsets.unbind(1)
+        x = torch.where(flips, edge - x, x)  # where the window lies once all is mirrored
+        if self._looped:
+            lines = self._mean.flatten(2)
+            places = zip(flips.long().tolist(), y.tolist(), x.tolist(), strict=True)
+            return [lines[side, y : y + crop, 3 * x : 3 * (x + crop)] for side, y, x in places]
+        return all_windows(self._mean, crop)[flips.long(), y, x].flatten(2)
+
+
+def colour_shift(matrix: Tensor, count: int, seed: int, step: int) -> Tensor:
+    """Return M @ N(0, 1)^3 for each of ``count`` images, float32 (count, 3), in levels; from seed and step alone.
+
+    Drawn and multiplied on the CPU, so that it is the same on every device.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "colour", step))
+    return torch.randn(count, 3, generator=generator) @ matrix.T
+
+
+def _one_by_one(pixels: Tensor, means: list[Tensor], shift: Tensor | None, std: Tensor | None) -> Tensor:
+    """Return (pixels - mean + shift) / std, image by image: each stays in the cache until it is done."""
+    result = torch.empty(pixels.shape, dtype=torch.float32)
+    for i, (image, mean) in enumerate(zip(result, means, strict=True)):
+        image.copy_(pixels[i]).sub_(mean)
+        if shift is not None:
+            image.add_(shift[i])
+        if std is not None:
+            image.div_(std)
+    return result
+
+
+def _at_once(pixels: Tensor, means: Tensor, shift: Tensor | None, std: Tensor | None) -> Tensor:
+    """Return the same in one call an operation, for devices where every call costs a launch."""
+    result = pixels - means
+    if shift is not None:
+        result += shift
+    if std is not None:
+        result /= std
+    return result

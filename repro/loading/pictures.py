@@ -1,0 +1,82 @@
+"""A data set with both its halves, in memory or as prepared files, and the statistics its input needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from repro.loading import Job, Loader, make
+from repro.loading.resident import Resident
+from repro.problem import Problem
+
+if TYPE_CHECKING:
+    from repro.data.prepared import Prepared
+
+
+CPU = torch.device("cpu")
+
+
+class Colours(NamedTuple):
+    """Of the training images: mean image (side, side, 3); mean, s.d., eigenvalues (3,); eigenvectors (3, 3)."""
+
+    mean: Tensor
+    channel_mean: Tensor
+    channel_std: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Either ``halves`` in memory ("train" and "val": uint8 (N, side, side, 3) and labels) or ``prepared`` files."""
+
+    name: str
+    classes: int
+    digest: str
+    halves: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    prepared: "Prepared | None" = None
+    device: torch.device = CPU
+
+    def to(self, device: torch.device) -> "Pictures":
+        """Return the same set for ``device``; files stay where they are until a loader reads them."""
+        halves = self.halves and {k: (x.to(device), y.to(device)) for k, (x, y) in self.halves.items()}
+        return replace(self, halves=halves, device=device)
+
+    def count(self, split: str) -> int:
+        """Return the images of "train" or "val"."""
+        if self.halves is not None:
+            return len(self.halves[split][1])
+        assert self.prepared is not None
+        return len(self.prepared.files[split])
+
+    def loader(self, name: str, job: Job) -> Loader:
+        """Return a loader of these pictures. Raises Problem where ``name`` cannot serve them."""
+        if self.prepared is not None:
+            return make(name, self.prepared, job, device=self.device)
+        if name != "resident" or self.halves is None:
+            raise Problem(f"{self.name} lies in memory, so only the loader 'resident' serves it, not {name!r}")
+        return Resident(self.halves, self.digest, job)
+
+    def colours(self) -> Colours:
+        """Return the statistics of the training images, on the CPU in float64."""
+        if self.prepared is not None:
+            from repro.data.prepared import statistics
+
+            s = statistics(self.prepared)
+            found = (s.mean, s.channel_mean, s.channel_std, s.eigenvalues, s.eigenvectors)
+            return Colours(*(torch.as_tensor(part.copy()) for part in found))
+        assert self.halves is not None
+        images = self.halves["train"][0].cpu()
+        total = torch.zeros(images.shape[1:], dtype=torch.int64)
+        products = torch.zeros(3, 3, dtype=torch.float64)
+        for part in images.split(1024):
+            total += part.sum(0, dtype=torch.int64)
+            pixels = part.reshape(-1, 3).double()
+            products += pixels.T @ pixels  # of whole numbers below 2**53: exact
+        mean = total.double() / len(images)
+        channel = mean.mean((0, 1))
+        matrix = products / (images.numel() // 3) - torch.outer(channel, channel)
+        values, vectors = torch.linalg.eigh(matrix)
+        return Colours(mean, channel, matrix.diagonal().sqrt(), values.flip(0), vectors.flip(1))

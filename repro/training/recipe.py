@@ -1,0 +1,80 @@
+"""How a network is trained to the end, by protocol: the optimizer, and the rate of each layer at each step.
+
+Sources: section 5 of the paper (`paper`); layers/layer-params-145-2010.cfg and, for the CIFAR-10 nets,
+layer-params-conv-local-13pct.cfg of the released source (`code`). `modern` is torch's SGD with momentum.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from repro.models import cifar
+from repro.paper import MOMENTUM
+from repro.training import schedule
+from repro.training.schedule import Plateau, Released
+from repro.training.sgd2012 import SGD2012
+
+BIAS_RATE = 2.0
+"""Of the biases over that of the weights, in the released settings."""
+
+
+class Recipe:
+    """The optimizer of a network and its schedule; ``done`` is the part of the epochs behind it, 0 to 1.
+
+    Under `paper` all parameters learn and decay alike. Under `code` biases learn twice as fast, without decay, and
+    their rate falls only once; conv1 of AlexNet is slowed and frozen before the end.
+    """
+
+    def __init__(
+        self, model: nn.Sequential, *, net: str, protocol: str, rate: float, weight_decay: float,
+        kind: Literal["released", "plateau"],
+    ) -> None:  # fmt: skip
+        local = net in cifar.NETS
+        self.released: Released = schedule.CONV_LOCAL if local else schedule.ALEXNET
+        self.plateau = Plateau() if kind == "plateau" else None
+        self.slow_conv1 = protocol == "code" and not local and self.plateau is None
+        groups: dict[tuple[str, float], dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            layer, _, part = name.partition(".")
+            role, decay, base = "all", weight_decay, rate
+            if protocol == "code":
+                role = "bias" if part == "bias" else "conv1" if layer == "conv1" else "all"
+                decay = 0.0 if part == "bias" else _decay(layer) if local else weight_decay
+                base = BIAS_RATE * rate if part == "bias" else rate
+                if part == "bias" and layer == "conv1":
+                    role = "conv1"  # frozen with its layer
+            group = groups.setdefault((role, decay, base), {"params": [], "weight_decay": decay})  # type: ignore[arg-type]
+            group |= {"lr": base, "base": base, "role": role}
+            group["params"].append(parameter)
+        kinds: type[torch.optim.Optimizer] = torch.optim.SGD if protocol == "modern" else SGD2012
+        self.optimizer = kinds(list(groups.values()), lr=rate, momentum=MOMENTUM)  # type: ignore[call-arg]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the schedule itself says that the training is over."""
+        return self.plateau is not None and self.plateau.converged
+
+    def set_rates(self, done: float) -> None:
+        """Set the rate of every group for the step at ``done``."""
+        factor = self.plateau.factor if self.plateau is not None else self.released.factor(done)
+        for group in self.optimizer.param_groups:
+            own = factor
+            if group["role"] == "bias":
+                own = max(factor, 1 / schedule.DIVISOR)
+            elif group["role"] == "conv1" and self.slow_conv1:
+                own = schedule.conv1_factor(done)
+            group["lr"] = group["base"] * own
+
+    def state_dict(self) -> dict[str, Any]:
+        plateau = None if self.plateau is None else self.plateau.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "plateau": plateau}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+
+
+def _decay(layer: str) -> float:
+    return cifar.WEIGHT_DECAY[layer.rstrip("0123456789")]
