@@ -93,22 +93,25 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
 
     Raises StoreError where the store cannot be written, and Interrupted once the state is saved.
     """
-    p = Parameters.model_validate(task.spec.config)
-    if p.pretraining != "none":
-        raise RuntimeError(f"pretraining on {p.pretraining} is not built")
+    return train_all(Run(task, Parameters.model_validate(task.spec.config), data), monitor)
+
+
+def train_all(run: "Run", monitor: Monitor) -> Trial:
+    """Train the members that are left, and return the record of the trial; as ``measure``."""
+    if run.p.pretraining != "none":
+        raise RuntimeError(f"pretraining on {run.p.pretraining} is not built")
     environment.strict_fp32()
     environment.keep_memory()
-    run = _Run(task, p, data)
     run.restore()
     run.record("running")
-    while run.member < p.members:
+    while run.member < run.p.members:
         if diverged := _train(run, monitor):
             return run.finish("diverged", diverged)
         run.take()
     return run.finish("completed")
 
 
-def _train(run: "_Run", monitor: Monitor) -> str:
+def _train(run: "Run", monitor: Monitor) -> str:
     """Train one member to its end; return why it diverged, empty where it did not."""
     net, p = run.net, run.p
     checks = train(
@@ -141,7 +144,7 @@ def _train(run: "_Run", monitor: Monitor) -> str:
     raise AssertionError("training ended by itself")
 
 
-class _Network:
+class Network:
     """One member under training: its weights, recipe, input and place in the data."""
 
     def __init__(self, p: Parameters, data: Pictures, seed: int, loader: str) -> None:
@@ -202,7 +205,7 @@ def _finish(p: Parameters, data: Pictures, seed: int, *, colour: bool) -> Finish
 
 
 @dataclass
-class _Run:
+class Run:
     """A trial under way: the member being trained, and the sum of the softmax of those before it."""
 
     task: Task
@@ -215,14 +218,14 @@ class _Run:
     labels: dict[str, Tensor] = field(default_factory=dict)
     trained: list[float] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    net: _Network = field(init=False)
+    net: Network = field(init=False)
 
     def __post_init__(self) -> None:
         self.net = self._network()
 
-    def _network(self) -> _Network:
+    def _network(self) -> Network:
         seed = derive(self.task.spec.seed, "member", self.member) if self.member else self.task.spec.seed
-        return _Network(self.p, self.data, seed, self.task.loader)
+        return Network(self.p, self.data, seed, self.task.loader)
 
     @property
     def identity(self) -> str:
@@ -238,11 +241,8 @@ class _Run:
         return probabilities(net.model, net.loader.views(split, views), net.plain.finish_views)  # type: ignore[arg-type]
 
     def take(self) -> None:
-        """Add the trained member's answers to those before it, and go on to the next."""
-        for name, views, split in (("centre", 1, "val"), ("ten", 10, "val"), ("training", 1, "train")):
-            found, labels = self.tested(views, split)
-            self.sums[name] = self.sums[name] + found if name in self.sums else found
-            self.labels[name] = labels
+        """Take what is wanted of the trained member, and go on to the next."""
+        self.look()
         self.trained.append(self.net.epochs)
         self.net.loader.close()
         self.member += 1
@@ -250,15 +250,23 @@ class _Run:
             self.net = self._network()
             self.save_state()
 
+    def look(self) -> None:
+        """Add the trained member's answers to those before it."""
+        for name, views, split in (("centre", 1, "val"), ("ten", 10, "val"), ("training", 1, "train")):
+            found, labels = self.tested(views, split)
+            self.sums[name] = self.sums[name] + found if name in self.sums else found
+            self.labels[name] = labels
+
     def finish(self, status: Status, message: str = "") -> Trial:
         rows = [{"epochs": at, "error": c.error, "loss": c.loss, "window": c.window} for at, c in self.curve]
         save_curve(self.task.store, self.identity, rows)
-        measurements = self._measurements() if status == "completed" else ()
+        trained = Measurement(name="epochs-trained", value=sum(self.trained), unit="epochs")
+        measurements = (*self.measurements(), trained) if status == "completed" else ()
         trial = self.record(status, message, measurements)
         self.checkpoint.unlink(missing_ok=True)
         return trial
 
-    def _measurements(self) -> tuple[Measurement, ...]:
+    def measurements(self) -> tuple[Measurement, ...]:
         """Return the errors, and keep which images were missed."""
         wrong: dict[str, Tensor] = {}
         for name in ("centre", "ten"):
@@ -278,8 +286,7 @@ class _Run:
             found["epochs-to-converge"] = sum(self.trained) / len(self.trained)
         units = {name: UNITS.get(name, "%") for name in found}
         counted = Measurement(name=TEST_IMAGES, value=float(self.data.count("val")), unit="images")
-        trained = Measurement(name="epochs-trained", value=sum(self.trained), unit="epochs")
-        return (*(Measurement(name=n, value=v, unit=units[n]) for n, v in found.items()), counted, trained)
+        return (*(Measurement(name=n, value=v, unit=units[n]) for n, v in found.items()), counted)
 
     def record(self, status: Status, message: str = "", measurements: tuple[Measurement, ...] = ()) -> Trial:
         trial = Trial(

@@ -1,0 +1,45 @@
+"""Looking into a trained network: colour by tower, and neighbours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro.data import embedded
+from repro.experiments import probe
+from repro.loading.pictures import Pictures
+from repro.measure import Monitor, Task, measure
+from repro.measure.probe import agreement, colour_shares
+
+
+def test_colour_shares_by_hand() -> None:
+    """Kernels alike in all channels hold no colour, those whose channels add up to nothing hold only colour."""
+    grey = torch.rand(4, 1, 5, 5).expand(4, 3, 5, 5)
+    colour = torch.rand(4, 1, 5, 5) * torch.tensor([1.0, -0.5, -0.5])[:, None, None]
+    assert colour_shares(torch.cat([grey, colour]), towers=2) == pytest.approx([0.0, 1.0], abs=1e-6)
+    red = torch.zeros(2, 3, 1, 1)
+    red[:, 0] = 3.0
+    assert colour_shares(red, towers=1) == pytest.approx([2 / 3])  # (3, 0, 0) is grey (1, 1, 1) and colour (2, -1, -1)
+
+
+def test_agreement_by_hand() -> None:
+    """Of twelve points on a line, the six nearest to 0 are the ones of its class but one."""
+    base = torch.arange(1.0, 13.0)[:, None]
+    labels = torch.tensor([0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+    assert agreement(torch.zeros(1, 1), torch.tensor([0]), base, labels) == pytest.approx(5 / 6)
+
+
+def test_a_probe_trains_and_looks(tmp_path: Path) -> None:
+    """The trial ends with what was found, and with nothing that a test would say."""
+    halves = {}
+    for seed, (split, n) in enumerate((("train", 96), ("val", 24))):
+        images, labels = embedded.draw(n, 32, seed)
+        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
+    pictures = Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    p = probe.Parameters(
+        dataset="embedded", protocol="modern", net="alexnet-32", stored=32, crop=28, batch=32, epochs=1.0, rate=0.02
+    )
+    trial = measure(Task(probe.spec(p, 0), "scoring", 1.0, tmp_path, torch.device("cpu")), pictures, Monitor())
+    assert {m.name for m in trial.measurements} == {"colours-apart", "neighbour-gain", "epochs-trained"}
+    assert trial.value("colours-apart") in (0.0, 1.0)
+    assert -100 <= trial.value("neighbour-gain") <= 100
