@@ -50,6 +50,21 @@ def test_shapes_of_the_paper() -> None:
         assert any(isinstance(m, nn.Linear) and m.in_features == 9216 for m in fc6)
 
 
+SMALL = {"form": "alexnet-32", "size": 28, "classes": 200}
+
+
+def test_the_small_form_by_hand() -> None:
+    """For 28 pixels: maps 28, 14, 7, 7, 7 wide, 3x3 into fc6, with overlap and without; every factor still there."""
+    parameters, _, shapes = measured(AlexNet(**SMALL))
+    convs = 32 * 76 + 64 * (16 * 25 + 1) + 96 * (64 * 9 + 1) + 96 * (48 * 9 + 1) + 64 * (48 * 9 + 1)
+    assert parameters == convs + 256 * (64 * 9 + 1) + 256 * 257 + 200 * 257
+    assert shapes == [(32, 28, 28), (64, 14, 14), (96, 7, 7), (96, 7, 7), (64, 7, 7), (256,), (256,), (200,)]
+    apart = measured(AlexNet(**SMALL, overlapping=False))
+    assert apart[0] == parameters
+    assert [s[-1] for s in apart[2][:5]] == [28, 14, 7, 7, 5]
+    assert measured(AlexNet(**SMALL, towers="half"))[2][0] == (16, 28, 28)
+
+
 @pytest.mark.parametrize("removed", [2, 3, 4, 5])
 def test_one_convolution_less(removed: int) -> None:
     """A removed convolution leaves four, and a network that still runs."""

@@ -330,3 +330,19 @@ def test_channels_last_is_a_matter_of_speed_only(net, activation):
     model.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
     assert far_apart(gradients(lambda: model(x), parameters), plain) < 1e-12
+
+
+def test_cross_map_normalisation_stands_where_the_11pct_net_has_it():
+    """After the first pooling, and between the second convolution's activation and its pooling."""
+    plain, normed = (cifar.build("conv-local-13pct", "relu", size=24, cross_map=on) for on in (False, True))
+    names = [name for name, _ in normed.named_children()]
+    assert names[:7] == ["conv1", "pool1", "act1", "norm1", "conv2", "act2", "norm2"]
+    assert names[7] == "pool2"
+    assert [p.shape for p in plain.parameters()] == [p.shape for p in normed.parameters()]
+    for model in (plain, normed):
+        cifar.initialise(model, "conv-local-13pct", "relu", "modern", seed=0)
+    x = torch.rand(2, 3, 24, 24)
+    assert not torch.allclose(normed(x * 255), plain(x * 255), rtol=0.01)
+    for norm in (normed.norm1, normed.norm2):
+        norm.scale = 0.0
+    assert torch.allclose(normed(x), plain(x), atol=1e-5)  # with nothing to sum it changes nothing

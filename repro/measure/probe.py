@@ -39,7 +39,7 @@ class Probe(Run):
         return tuple(Measurement(name=name, value=value, unit=UNITS[name]) for name, value in self.found.items())
 
     def _neighbour_gain(self) -> float:
-        """Return how many points more neighbours share the test image's class by the last hidden layer than by pixels."""
+        """Return how many points more neighbours share the query's class by the last hidden layer than by pixels."""
         (queries, q_pixels, q_labels), (base, b_pixels, b_labels) = (self._hidden(split) for split in ("val", "train"))
         by_features = agreement(queries, q_labels, base, b_labels)
         return 100 * (by_features - agreement(q_pixels, q_labels, b_pixels, b_labels))
