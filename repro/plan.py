@@ -89,6 +89,7 @@ def choose(
     *,
     trials: Sequence[Trial],
     device: str,
+    gpus: int,
     data: Path | None,
     download: bool,
     budget_s: float,
@@ -99,7 +100,7 @@ def choose(
     ordered = [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
     against: list[str] = []
     for condition in ordered:
-        reason = _obstacle(claim, condition, trials, device, data, download, budget_s, seeds)
+        reason = _obstacle(claim, condition, trials, device, gpus, data, download, budget_s, seeds)
         if reason is None:
             role = "the headline" if condition.name == claim.headline else "the largest that fits"
             return Choice(condition, role + (f"; {against[0]}" if against else ""))
@@ -108,11 +109,11 @@ def choose(
 
 
 def _obstacle(
-    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, data: Path | None, download: bool,
-    budget_s: float, seeds: int | None,
+    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, gpus: int, data: Path | None,
+    download: bool, budget_s: float, seeds: int | None,
 ) -> str | None:  # fmt: skip
     """Return why a condition cannot be run here, None where it can."""
-    if reason := _never(claim, condition):
+    if reason := _never(claim, condition) or lacks(condition, gpus):
         return reason
     name = condition.any_arm.dataset
     fetched = download and name in DOWNLOADED
@@ -128,6 +129,12 @@ def _obstacle(
             f"over --budget {duration(budget_s)}"
         )
     return None
+
+
+def lacks(condition: Condition, gpus: int) -> str | None:
+    """Return why a condition cannot be run on ``gpus`` GPUs, None where it can."""
+    wanted = getattr(condition.any_arm, "gpus", 0)
+    return None if wanted <= gpus else f"needs {wanted} GPU{'s' if wanted > 1 else ''}, and the run has {gpus}"
 
 
 def needs(condition: Condition) -> str:

@@ -78,6 +78,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def count_gpus(device: torch.device) -> int:
+    """Return how many GPUs a run on ``device`` may use: none on a CPU."""
+    return torch.cuda.device_count() if device.type == "cuda" else 0
+
+
 @dataclass(frozen=True)
 class Source:
     """A condition's data, loaded and checked, and how a worker loads it again."""

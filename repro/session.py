@@ -31,11 +31,14 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
     choices: list[tuple[Claim, Choice, bool]] = []
     try:
         device = runner.pick_device(options["device"])
+        gpus = runner.count_gpus(device)
         for claim, asked in wanted:
             choice = asked or plan.choose(
-                claim, trials=load(root)[0], device=device.type, data=data, download=download,
+                claim, trials=load(root)[0], device=device.type, gpus=gpus, data=data, download=download,
                 budget_s=options["budget_s"], seeds=options["seeds"],
             )  # fmt: skip
+            if choice.condition and (lack := plan.lacks(choice.condition, gpus)):
+                choice = Choice(None, f"{choice.condition.name}: {lack}")
             choices.append((claim, choice, named and asked is None))
             if choice.condition is None:
                 continue

@@ -11,7 +11,7 @@ HOUR = 3600.0
 
 
 def _choose(tmp_path, **kwargs):
-    given = {"trials": (), "device": "cpu", "data": tmp_path, "download": False, "budget_s": HOUR} | kwargs
+    given = {"gpus": 0, "trials": (), "device": "cpu", "data": tmp_path, "download": False, "budget_s": HOUR} | kwargs
     return plan.choose(CLAIM, **given)
 
 

@@ -5,7 +5,7 @@ the same arm timed twice gives the noise. Only ratios within a trial are judged,
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -27,7 +27,7 @@ NAME = "throughput"
 NUMERICS = 1
 EVIDENCE = "measured"
 UNITS = {
-    "time-per-image": "s",
+    "time-per-image": "s",  # of the training step alone, on a batch that lies ready
     "loader-over-step": "ratio",  # images a second of the loader alone over those of the training step alone
 }
 VIEWED = ()
@@ -37,12 +37,15 @@ class Parameters(CommonParameters):
     """One arm under one condition; ``gpus`` is how many the condition needs."""
 
     dataset: Literal["ilsvrc-2010", "ilsvrc-2012", "imagenette160", "embedded"]
+    net: Literal["alexnet", "alexnet-32"] = "alexnet"
     towers: Literal["two", "half", "ungrouped"] = "two"
     loader: Literal["dali", "resident", "torchvision"] = "dali"
     gpus: Annotated[int, Field(ge=0, le=64)] = 1
     batch: Annotated[int, Field(ge=1, le=65_536)] = paper.BATCH
-    rounds: Annotated[int, Field(ge=5)] = 20
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    rounds: Annotated[int, Field(ge=5, le=1000)] = 20
+    stored: Annotated[int, Field(ge=8)] = paper.STORED
+    crop: Annotated[int, Field(ge=8)] = paper.CROP
+    precision: Literal["fp32"] = "fp32"
 
 
 FACTORS = ("towers", "loader")
@@ -51,6 +54,12 @@ FACTORS = ("towers", "loader")
 def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
     """Return what is wrong with a condition, "key: why" each."""
     return repeated(seeds)
+
+
+def parameters_of(trial_spec: TrialSpec) -> dict[str, Parameters]:
+    """Return the parameters of every arm that a trial holds, by name."""
+    arms: Any = trial_spec.config["arms"]
+    return {arm: Parameters.model_validate(config) for arm, config in arms.items()}
 
 
 def spec(arms: Mapping[str, Parameters], seed: int) -> TrialSpec:
