@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repro import __version__, folders
+from repro import __version__, data_cli, folders
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, NOTHING, REFUTED, WRONG_USE, Problem, suggest
 
 if TYPE_CHECKING:
@@ -317,6 +317,9 @@ def doctor(ctx: click.Context, /) -> None:
         click.echo(f"{'ok  ' if fine else 'note' if fine is None else 'BAD '} {line}")
         trouble |= fine is False
     ctx.exit(WRONG_USE if trouble else DONE)
+
+
+main.add_command(Group("data", commands=data_cli.data.commands, help=data_cli.data.help, no_args_is_help=True))
 
 
 if __name__ == "__main__":
