@@ -12,6 +12,7 @@ from repro.data import embedded
 from repro.experiments import final_error
 from repro.experiments.final_error import Parameters
 from repro.loading.pictures import Pictures
+from repro.loading.resident import decoded
 from repro.measure import Monitor, Place, Task, load, measure
 from repro.store import folder, load_curve
 from repro.training.evaluation import missed
@@ -104,13 +105,25 @@ def test_the_papers_schedule_ends_by_itself(
     assert trial.value("epochs-to-converge") == trial.value("epochs-trained") == 5  # the first, and one a rate
 
 
-def test_the_synthetic_set_comes_at_any_size() -> None:
-    """Both halves are drawn at the stored size, with pictures of their own."""
-    found = load("final-error", parameters(stored=36), Place(None, Path()))
-    assert found.count("train") > found.count("val") > 0
-    assert found.halves["train"][0].shape[1:] == (36, 36, 3)
-    colours = found.colours()
-    images = found.halves["train"][0].double()
+def test_the_synthetic_set_comes_as_files_of_any_size(tmp_path: Path) -> None:
+    """Both halves are drawn as JPEG files at the stored size, once; in memory and from files they have one mean."""
+    found = load("final-error", parameters(stored=36), Place(None, tmp_path))
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.JPEG")}
+    assert len(files) == found.count("train") + found.count("val")
+    again = load("final-error", parameters(stored=36), Place(None, tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.JPEG")} == files
+    assert again.digest == found.digest
+    images, labels = decoded(found.prepared, "train", device=CPU, workers=1)
+    assert images.shape[1:] == (36, 36, 3)
+    held = Pictures("embedded", 10, "sha256:made-up", halves={"train": (images, labels)})
+    for ours, theirs in zip(held.colours(), found.colours(), strict=True):
+        assert torch.allclose(ours.abs(), theirs.abs())  # an eigenvector's sign is free
+
+
+def test_colours_by_hand(pictures: Pictures) -> None:
+    """The mean image is the mean of the images, and the eigenvectors turn the eigenvalues into the covariance."""
+    colours = pictures.colours()
+    images = pictures.halves["train"][0].double()
     assert torch.allclose(colours.mean, images.mean(0))
     rotated = colours.eigenvectors @ colours.eigenvalues.diag() @ colours.eigenvectors.T
     assert torch.allclose(rotated, images.reshape(-1, 3).T.cov(correction=0))

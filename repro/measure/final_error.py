@@ -4,7 +4,6 @@ Several members are trained one after the other, and the means of their softmax 
 is kept beside the record, so that two networks can be compared image by image.
 """
 
-import hashlib
 import io
 import math
 import time
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from repro import data as data_sets
 from repro import environment
-from repro.data import embedded
 from repro.experiments.final_error import TEST_IMAGES, UNITS, Parameters
 from repro.folders import DATA
 from repro.loading import Job, Window
@@ -46,7 +44,10 @@ def load(parameters: Parameters, place: Place) -> Pictures:
     """Return both halves of the condition's set. Raises DataError where it is missing, altered or not prepared."""
     name = parameters.dataset
     if name == "embedded":
-        return _embedded(parameters.stored)
+        from repro.data import drawn
+
+        made = drawn.prepared(place.own / f"embedded-{parameters.stored}", parameters.stored)
+        return Pictures(name, len(made.classes), made.digest, prepared=made)
     if name == "cifar10":
         halves = {}
         for split, train_half in (("train", True), ("val", False)):
@@ -66,16 +67,6 @@ def load(parameters: Parameters, place: Place) -> Pictures:
             f"prepare it again with --side {parameters.stored}"
         )
     return Pictures(name, len(found.classes), found.digest, prepared=found)
-
-
-def _embedded(side: int) -> Pictures:
-    """Return the synthetic set at ``side`` pixels: few pictures, enough to see that everything works."""
-    halves, digest = {}, hashlib.sha256()
-    for seed, (split, count) in enumerate((("train", 1024), ("val", 256))):
-        images, labels = embedded.draw(count, side, seed)
-        digest.update(images.tobytes() + labels.tobytes())
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", len(embedded.CLASSES), f"sha256:{digest.hexdigest()}", halves=halves)
 
 
 def _enlarged(images: Tensor, side: int) -> Tensor:
