@@ -190,3 +190,19 @@ def test_committed_evidence_is_clean() -> None:
     trials, problems = store.load(REPORTS)
     assert problems == []
     assert [(t.identity, unfit(t)) for t in trials if unfit(t)] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (1.42, 1.31, 1.53, "1.42 [1.31, 1.53] n=5+5"),
+        (60965224.0, 60965224.0, 60965224.0, "60,965,224 computed"),
+        (4.6875, None, None, "4.69 [-∞, ∞] n=5+5"),
+        (6.0, 4.0, None, "6 [4, ∞] n=5+5"),
+        (None, None, None, "-"),
+    ],
+)
+def test_ours_says_how_well_it_is_known(value: float | None, low: float | None, high: float | None, said: str) -> None:
+    """Only what has no spread stands without an interval; an open end is open."""
+    estimate = {"value": value, "low": low, "high": high, "n": [5, 5], "evidence": "computed"}
+    assert tables.ours(estimate) == said

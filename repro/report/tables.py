@@ -14,10 +14,11 @@ def ours(estimate: Mapping[str, Any]) -> str:
     """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash."""
     if estimate["value"] is None:
         return "-"
-    if estimate["low"] == estimate["high"]:
+    low, high = estimate["low"], estimate["high"]
+    if low == high and low is not None:
         return f"{number_text(estimate['value'])} {estimate['evidence']}"
-    low, high = (f"{estimate[k]:.3g}" if estimate[k] is not None else "∞" for k in ("low", "high"))
-    return f"{estimate['value']:.3g} [{low}, {high}] n={'+'.join(map(str, estimate['n']))}"
+    ends = ("-∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}")
+    return f"{estimate['value']:.3g} [{', '.join(ends)}] n={'+'.join(map(str, estimate['n']))}"
 
 
 def claims(summary: Mapping[str, Any]) -> Table:
