@@ -116,13 +116,13 @@ def test_the_synthetic_set_comes_as_files_of_any_size(tmp_path: Path) -> None:
     images, labels = decoded(found.prepared, "train", device=CPU, workers=1)
     assert images.shape[1:] == (36, 36, 3)
     held = Pictures("embedded", 10, "sha256:made-up", halves={"train": (images, labels)})
-    for ours, theirs in zip(held.colours(), found.colours(), strict=True):
+    for ours, theirs in zip(held.colours, found.colours, strict=True):
         assert torch.allclose(ours.abs(), theirs.abs())  # an eigenvector's sign is free
 
 
 def test_colours_by_hand(pictures: Pictures) -> None:
     """The mean image is the mean of the images, and the eigenvectors turn the eigenvalues into the covariance."""
-    colours = pictures.colours()
+    colours = pictures.colours
     images = pictures.halves["train"][0].double()
     assert torch.allclose(colours.mean, images.mean(0))
     rotated = colours.eigenvectors @ colours.eigenvalues.diag() @ colours.eigenvectors.T

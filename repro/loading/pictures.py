@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from repro.loading import Job, Loader, make
-from repro.loading.resident import Resident
+from repro.loading.resident import Resident, decoded
 from repro.problem import Problem
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 CPU = torch.device("cpu")
+WORKERS = 2  # threads or processes that decode
 
 
 class Colours(NamedTuple):
@@ -51,14 +53,24 @@ class Pictures:
         assert self.prepared is not None
         return len(self.prepared.files[split])
 
+    @cached_property
+    def held(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Both halves on the device, decoded once for all the trials that use them."""
+        if self.prepared is None:
+            assert self.halves is not None
+            return self.halves
+        whole = self.prepared
+        return {split: decoded(whole, split, device=self.device, workers=WORKERS) for split in whole.files}
+
     def loader(self, name: str, job: Job) -> Loader:
         """Return a loader of these pictures. Raises Problem where ``name`` cannot serve them."""
-        if self.prepared is not None:
-            return make(name, self.prepared, job, device=self.device)
-        if name != "resident" or self.halves is None:
+        if name == "resident":
+            return Resident(self.held, self.digest, job)
+        if self.prepared is None:
             raise Problem(f"{self.name} lies in memory, so only the loader 'resident' serves it, not {name!r}")
-        return Resident(self.halves, self.digest, job)
+        return make(name, self.prepared, job, device=self.device, workers=WORKERS)
 
+    @cached_property
     def colours(self) -> Colours:
         """Return the statistics of the training images, on the CPU in float64."""
         if self.prepared is not None:

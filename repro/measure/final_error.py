@@ -186,7 +186,7 @@ class Network:
 
 def _finish(p: Parameters, data: Pictures, seed: int, *, colour: bool) -> Finish:
     """Return what makes the network's input, by protocol: minus the mean image, or standardised."""
-    found = data.colours()
+    found = data.colours
     matrix = colour_matrix(found.eigenvalues, found.eigenvectors, "code").float() if colour else None
     mean, std = (found.channel_mean, found.channel_std)
     if p.protocol == "modern":
