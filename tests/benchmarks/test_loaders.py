@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SIDE = Path(__file__).with_name("loading_side.py")
+SIDE = Path(__file__).with_name("loaders_side.py")
 BATCH, BATCHES, IMAGES, PIXELS = 128, 40, 2560, 160
 SETTLE_S = 0.5  # in which workers fill their queues again, for which their CPU time is counted
 ROUNDS = int(os.environ.get("REPRO_BENCHMARK_ROUNDS", "7"))
