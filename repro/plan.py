@@ -43,7 +43,7 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
     done = {trial.spec.key: trial for trial in trials}
     epochs = experiments.get(claim.experiment).planned_epochs(condition.arms, seeds, done)
     images = IMAGES.get(condition.any_arm.dataset, 0)
-    found = [_speed(trial, images) for trial in trials if _like(trial, condition, device)]
+    found = [_speed(trial, images) for trial in trials if _like(trial, claim.experiment, condition, device)]
     speeds = sorted(speed for speed in found if speed)
     speed = (
         speeds[len(speeds) // 2] if speeds else condition.assumed_speed.get("cpu" if device == "cpu" else "cuda", 0.0)
@@ -52,10 +52,16 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
     return Cost(epochs, speed, bool(speeds), left / speed if speed else float("inf") if left else 0.0)
 
 
-def _like(trial: Trial, condition: Condition, device: str) -> bool:
+def _like(trial: Trial, experiment: str, condition: Condition, device: str) -> bool:
     on = "cpu" if trial.environment.get("device") == "cpu" else "cuda"
     parameters = condition.any_arm
-    return on == device and all(trial.spec.config.get(k) == getattr(parameters, k, None) for k in ("dataset", "net"))
+    told = type(parameters).model_fields
+    alike = all(
+        trial.spec.config.get(key, told[key].default) == getattr(parameters, key)
+        for key in ("dataset", "net")
+        if key in told
+    )
+    return on == device and trial.spec.experiment == experiment and alike
 
 
 def _speed(trial: Trial, images: int) -> float | None:

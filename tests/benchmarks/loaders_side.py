@@ -1,4 +1,4 @@
-"""One side of the loading benchmark, in a process of its own: ``loading_side.py SIDE DATA``.
+"""One side of the loading benchmark, in a process of its own: ``loaders_side.py SIDE DATA``.
 
 It prints a line when it is ready; then, for each number of batches read from standard input, it makes as many and
 prints the seconds they took.
