@@ -40,6 +40,13 @@ def test_two_gpus_do_less_each_than_the_one_gpu_net() -> None:
     assert (two, one) == (362_203_408, 391_514_384)
 
 
+def test_networks_by_their_names() -> None:
+    """Caffe's network is as large as the paper's and sees another input; torchvision's is another network."""
+    caffe, theirs = (count(Parameters(preset=name)) for name in ("bvlc_alexnet", "torchvision"))
+    assert (caffe["parameters"], caffe["input-dimension"]) == (60_965_224, 227 * 227 * 3)
+    assert (theirs["parameters"], theirs["input-dimension"]) == (61_100_840, 224 * 224 * 3)
+
+
 def test_a_removed_convolution_has_no_metric() -> None:
     """A network without conv5 has no share and no kernels of it."""
     assert "share-conv5" not in count(Parameters(removed=3))

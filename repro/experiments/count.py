@@ -56,9 +56,11 @@ class Parameters(CommonParameters):
     overlapping: bool = True
     removed: Annotated[int, Field(ge=2, le=5)] | None = None
     classes: Annotated[int, Field(ge=2)] = paper.CLASSES
+    preset: Literal["none", "torchvision", "bvlc_alexnet", "caffenet", "batch-norm-clone"] = "none"
+    """A network by the name others know it by, instead of the switches; see ``repro.models.presets``."""
 
 
-FACTORS = ("towers", "overlapping", "removed", "classes")
+FACTORS = ("towers", "overlapping", "removed", "classes", "preset")
 
 
 def spec(parameters: Parameters, seed: int = 0) -> TrialSpec:

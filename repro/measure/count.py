@@ -13,6 +13,7 @@ from repro.data import NOTHING, Dataset
 from repro.experiments.count import CONVS, LAYERS, UNITS, Parameters
 from repro.measure import Monitor, Place, Task
 from repro.models.alexnet import AlexNet, build, layers
+from repro.models.presets import presets
 from repro.store import Measurement, Trial, save
 from repro.training.sgd2012 import SGD2012
 from repro.training.views import OFFSETS, Reading, colour_matrix
@@ -43,8 +44,11 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG0
 def count(p: Parameters) -> dict[str, float]:
     """Return every metric that the network ``p`` has, in the units of ``repro.experiments.count.UNITS``."""
     net = AlexNet(protocol=p.protocol, towers=p.towers, overlapping=p.overlapping, removed=p.removed, classes=p.classes)
+    size, table = net.size, layers(net)
+    if p.preset != "none":
+        size, table, _ = presets(p.classes)[p.preset]
     with torch.device("meta"):
-        model, x = build(layers(net), size=net.size), torch.empty(1, 3, net.size, net.size)
+        model, x = build(table, size=size), torch.empty(1, 3, size, size)
     input_dimension = x.numel()
     weights, sizes, neurons, macs = [], [], [], []
     for module in model:
@@ -57,7 +61,7 @@ def count(p: Parameters) -> dict[str, float]:
     parameters = sum(q.numel() for q in model.parameters())
     shares = [size / parameters for size, w in zip(sizes, weights, strict=True) if w.dim() == 4]
     names = [f"conv{k}" for k in range(1, len(shares) + 1)] + list(LAYERS[5:])
-    gpus = 2 if p.towers == "two" else 1
+    gpus = 2 if p.towers == "two" and p.preset == "none" else 1
     backward = 2 * sum(macs) - macs[0]  # no gradient of the input pixels is needed
     flop_per_image = 2 * (sum(macs) + backward)
     images_per_s = paper.EPOCHS * paper.TRAINING_IMAGES / (paper.TRAINING_DAYS * 86_400)
