@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from repro.models.alexnet import AlexNet, PlainDropout, build, initialise, layers
-from repro.models.normalization import MeanResponseNorm, ResponseNorm
+from repro.models.normalization import MeanResponseNorm, ResponseNorm, response_norm
 from repro.models.presets import presets
 
 
@@ -212,3 +212,16 @@ def test_plain_dropout() -> None:
     assert set(kept.tolist()) == {0.0, 1.0}
     assert kept.mean().item() == pytest.approx(0.5, abs=0.02)
     assert torch.equal(layer.eval()(x), x / 2)
+
+
+def test_the_layer_is_the_plain_function() -> None:
+    """The gradient written by hand is autograd's of the plain function, tower by tower, in single precision too."""
+    generator = torch.Generator().manual_seed(3)
+    x = (300 * torch.randn(2, 24, 5, 5, generator=generator)).requires_grad_()
+    weight = torch.randn(2, 24, 5, 5, generator=generator)
+    settings = {"size": 5, "scale": 1e-4, "power": 0.75, "k": 2.0}
+    plain = torch.cat([response_norm(tower, **settings) for tower in x.chunk(2, 1)], 1)
+    ours = ResponseNorm(**settings, towers=2)(x)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    grads = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, plain)]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
