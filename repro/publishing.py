@@ -19,7 +19,7 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
         if reason := unfit(trial):
             left_out.append(f"{trial.identity}: {reason}")
             continue
-        for name in ("curve.csv", "record.json"):  # the record last: what has one is whole
+        for name in ("curve.csv", "missed.npz", "record.json"):  # the record last: what has one is whole
             path = store.folder(source, trial.identity) / name
             if path.is_file():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())

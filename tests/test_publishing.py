@@ -54,3 +54,14 @@ def test_an_empty_store_is_told(tmp_path):
     """There is nothing to publish where there are no records."""
     with pytest.raises(StoreError, match="no records here"):
         publishing.publish(tmp_path / "nowhere", tmp_path / "reports")
+
+
+def test_which_images_were_missed_is_published(tmp_path):
+    """What two networks are compared by, image by image, goes where the record goes; a checkpoint stays."""
+    trial = _trial()
+    store.save(tmp_path / "runs", trial)
+    for name in ("missed.npz", "checkpoint.pt"):
+        (store.folder(tmp_path / "runs", trial.identity) / name).write_bytes(b"bits")
+    assert publishing.publish(tmp_path / "runs", tmp_path / "reports") == (1, [])
+    published = store.folder(tmp_path / "reports", trial.identity)
+    assert sorted(path.name for path in published.iterdir()) == ["missed.npz", "record.json"]

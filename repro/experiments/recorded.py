@@ -1,6 +1,6 @@
 """Experiment ``recorded``: what the paper states about its own recipe, against the released 2012 source.
 
-Nothing is measured: a trial copies the facts of ``repro.release`` into a record, each with the file it is from.
+Nothing is measured: a trial copies the facts of ``repro.release`` into a record; the file each is from stands there.
 """
 
 from collections.abc import Mapping, Sequence
