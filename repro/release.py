@@ -41,7 +41,7 @@ FACTS = {
     "lrn-alpha": Fact(1e-4 / 5, "", "layer.py"),
     "lrn-beta": Fact(0.75, "", _NOTES),
     # Section 4.2: the "hs" layers, one behind each of the first two fully connected ones.
-    "dropout-probability": Fact(0.5, "", "src/layer.cu"),
+    "dropout-probability": Fact(0.5, "", _NET),
     "dropout-layers": Fact(2, "layers", _NET),
     "dropout-factor-when-tested": Fact(0.5, "", "src/layer.cu"),
     # Section 4.1.
