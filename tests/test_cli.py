@@ -14,7 +14,7 @@ from repro.cli import main
 from repro.folders import default_claims
 from repro.store import Measurement, Trial, TrialSpec
 
-REPRO = [sys.executable, "-m", "repro.cli"]
+REPRO = [sys.executable, "-m", "repro"]
 
 
 @pytest.fixture

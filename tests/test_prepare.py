@@ -22,11 +22,11 @@ from click.testing import CliRunner
 from PIL import Image, ImageOps
 from scipy.io import savemat
 
-from repro.cli import Group
+from repro.cli.data import data
+from repro.cli.group import Group
 from repro.data import DataError, labels, prepared
 from repro.data import prepare as preparing
 from repro.data.prepare import CHUNK, convert, prepare
-from repro.data_cli import data
 
 SIDE = 16
 
@@ -550,8 +550,8 @@ def test_a_set_that_lost_a_file_or_gained_pictures_is_made_whole_again(source, t
 
 SCRIPT = """
 import sys
-from repro.cli import Group
-from repro.data_cli import data
+from repro.cli.group import Group
+from repro.cli.data import data
 if __name__ == "__main__":
     Group("repro", commands={"data": data})(sys.argv[1:])
 """
@@ -721,5 +721,5 @@ def test_wrong_use_is_one_line(repro, source, tmp_path, monkeypatch, arguments, 
 
 def test_the_commands_are_there_without_torch():
     """Their help needs nothing heavy."""
-    code = "import sys; import repro.data_cli; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
+    code = "import sys; import repro.cli.data; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,7 +21,7 @@ def seconds(command):
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
 def test_start(benchmark, arguments):
     """Wall time of the command and of the bare imports, in turns: at most three times as long is the aim."""
-    command = [sys.executable, "-m", "repro.cli", *arguments]
+    command = [sys.executable, "-m", "repro", *arguments]
     ours, imports, again = [], [], []
     seconds(command), seconds(IMPORTS)  # compiled to bytecode, and in the page cache
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from repro.cli.group import Group
+
 path_type = click.Path(path_type=Path)
 
 
@@ -27,7 +29,7 @@ def _bar(words: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Prepare data sets in the paper's form, and check them."""
 

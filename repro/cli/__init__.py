@@ -1,0 +1,40 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+import click
+
+from repro import __version__
+from repro.cli import claims, records
+from repro.cli.data import data
+from repro.cli.group import Group
+from repro.cli.run import run
+from repro.problem import DONE, WRONG_USE
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="repro")
+def main() -> None:
+    """Measure the claims of the 2012 AlexNet paper, and judge them.
+
+    Exit codes: 0 done; 1 a headline came out NOT_REPRODUCED that its claim file does not list as known; 2 wrong
+    use or a bad claim file; 3 a trial failed or is missing, or a named claim was not tested; 4 nothing selected;
+    130 interrupted.
+    """
+
+
+@main.command()
+@click.pass_context
+def doctor(ctx: click.Context, /) -> None:
+    """Say what this machine can run, and what stands in its way."""
+    from repro import doctor as examine
+
+    trouble = False
+    for line, fine in examine.findings():
+        click.echo(f"{'ok  ' if fine else 'note' if fine is None else 'BAD '} {line}")
+        trouble |= fine is False
+    ctx.exit(WRONG_USE if trouble else DONE)
+
+
+for command in (
+    claims.list_claims, claims.show, claims.check, claims.new, run, records.report, records.publish, data,
+):  # fmt: skip
+    main.add_command(command)

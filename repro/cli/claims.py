@@ -1,0 +1,70 @@
+"""The commands on claim files: list, show, check, new."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from repro import folders
+from repro.cli.group import Usage
+from repro.cli.options import claim_named, claims_option, registry_folder, store_option
+
+
+@click.command("list")
+@claims_option
+@store_option
+def list_claims(claims: Path | None, store: Path) -> None:
+    """List every claim with its last verdict."""
+    from repro.report import listing
+    from repro.report.console import terminal
+
+    terminal().print(listing.table(listing.rows(registry_folder(claims), store)))
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@claims_option
+@store_option
+def show(id_: str, claims: Path | None, store: Path) -> None:
+    """Show one claim: the statement, the conditions, what was found, every trial."""
+    from repro.report import details, summary
+    from repro.report.console import terminal
+
+    claim = claim_named(registry_folder(claims), id_)
+    found = summary.summarise({id_: claim}, store)["claims"][0]
+    details.show(terminal(), claim, found)
+
+
+@click.command()
+@click.argument("ids", nargs=-1)
+@claims_option
+def check(ids: Sequence[str], claims: Path | None) -> None:
+    """Check claim files: all, or those named."""
+    from repro import registry
+
+    directory = registry_folder(claims)
+    found = [claim_named(directory, id_) for id_ in ids] if ids else list(registry.load_registry(directory).values())
+    click.echo(f"{len(found)} claim file{'s' if len(found) != 1 else ''} in order")
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--claims", type=click.Path(path_type=Path), default=Path("claims"), show_default=True, help="Where to put it."
+)
+def new(id_: str, claims: Path) -> None:
+    """Start a new claim file from the template."""
+    from repro import spec
+
+    path = claims / f"{id_}.toml"
+    if not spec.is_name(id_):
+        raise Usage(f"{id_!r} cannot be an id; use {spec.NAME_RULE}")
+    if path.exists():
+        raise Usage(f"{path} is there already; choose another id, or edit it")
+    template = (folders.default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8")
+    try:
+        claims.mkdir(parents=True, exist_ok=True)
+        path.write_text(template.replace("your-claim-id", id_), encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"cannot write {path}: {error.strerror}") from error
+    click.echo(f"wrote {path}; edit it, then `repro check {id_} --claims {claims}`")

@@ -1,0 +1,42 @@
+"""The options that commands share, and what they name: the registry, one of its claims, a store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from repro import folders
+from repro.cli.group import Usage
+from repro.problem import suggest
+
+if TYPE_CHECKING:
+    from repro.spec import Claim
+
+claims_option = click.option(
+    "--claims", type=click.Path(path_type=Path), help="Registry folder; default: the claims of the paper."
+)
+store_option = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
+    help="Folder of the trial records.",
+)  # fmt: skip
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
+)
+
+
+def registry_folder(value: Path | None) -> Path:
+    """Return the folder of the claim files: the one asked for, else the paper's. Raises Usage where there is none."""
+    directory = value or folders.default_claims()
+    if not directory.is_dir():
+        raise Usage(f"{directory}: no such folder; pass --claims DIR")
+    return directory
+
+
+def claim_named(directory: Path, id_: str) -> "Claim":
+    """Return one claim of a registry. Raises Usage with the nearest name for one it does not have."""
+    from repro import registry
+
+    known = [path.stem for path in folders.claim_files(directory)]
+    if id_ not in known:
+        raise Usage(f"unknown claim {id_!r}{suggest(id_, known)}; `repro list` shows all {len(known)}")
+    return registry.load_claim(directory / f"{id_}.toml")

@@ -1,0 +1,85 @@
+"""The commands that run trials."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repro.cli.group import Group, Usage
+from repro.cli.options import claim_named, claims_option, data_option, registry_folder, store_option
+from repro.problem import NOTHING
+
+if TYPE_CHECKING:
+    from repro.plan import Choice
+    from repro.spec import Claim
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    """Return ``90s``, ``30m``, ``12h`` or ``3d`` in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise Usage(f"--budget {text!r} is not a time; write 90s, 30m, 12h or 3d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+
+
+@click.group(cls=Group)
+def run() -> None:
+    """Run trials; the same command again goes on where it stopped."""
+
+
+def run_options(command: Any) -> Any:
+    """Add what both ways of running share."""
+    options = (
+        click.option("--seeds", type=click.IntRange(min=1), help="Run only the first N seeds of the plan."),
+        click.option("--budget", "budget_s", default="30m", show_default=True, callback=_seconds,
+                     help="Longest run to choose unasked."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--loader", type=click.Choice(["resident", "dali", "torchvision"]), default="resident",
+                     show_default=True, help="How images are read; resident keeps them all in memory."),
+        click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials side by side."),
+        click.option("--download", is_flag=True, help="Download data that is missing into --data."),
+        data_option, store_option, claims_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@run.command("claim")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--condition", help="Condition to run; default: the headline, or the largest that fits here.")
+@run_options
+@click.pass_context
+def runclaim_named(
+    ctx: click.Context, /, ids: Sequence[str], condition: str | None, claims: Path | None, **options: Any
+) -> None:
+    """Run the trials of one or more claims, and judge them."""
+    from repro import plan, session
+
+    directory = registry_folder(claims)
+    found = [claim_named(directory, id_) for id_ in dict.fromkeys(ids)]
+    wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
+    ctx.exit(session.run(wanted, named=True, **options))
+
+
+@run.command("all")
+@click.option(
+    "--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="All conditions of one scale."
+)
+@run_options
+@click.pass_context
+def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
+    """Run every claim of the registry: what fits, or every condition of one scale."""
+    from repro import plan, registry, session
+
+    found = list(registry.load_registry(registry_folder(claims)).values())
+    wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]
+    if scale is not None:
+        scaled = [(claim, c.name) for claim in found for c in claim.conditions.values() if c.scale == scale]
+        wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
+    if not wanted:
+        click.echo(f"0 run: no claim has a condition of scale {scale}")
+        ctx.exit(NOTHING)
+    ctx.exit(session.run(wanted, named=False, **options))
