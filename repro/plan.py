@@ -77,11 +77,11 @@ def named(claim: Claim, name: str) -> Choice:
         known = ", ".join(claim.conditions)
         raise SpecError(f"{claim.id} has no condition {name!r}{suggest(name, claim.conditions)}; it has {known}")
     condition = claim.conditions[name]
-    reason = _never(claim, condition)
+    reason = never(claim, condition)
     return Choice(None, f"{name}: {reason}") if reason else Choice(condition, "as asked")
 
 
-def _never(claim: Claim, condition: Condition) -> str | None:
+def never(claim: Claim, condition: Condition) -> str | None:
     """Return why a condition cannot be run on any machine, None where it can."""
     if condition.blocked:
         return condition.blocked
@@ -102,10 +102,8 @@ def choose(
     seeds: int | None = None,
 ) -> Choice:
     """Return the condition to run unasked: the headline, else the largest that fits."""
-    rest = [c for c in claim.conditions.values() if c.name != claim.headline]
-    ordered = [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
     against: list[str] = []
-    for condition in ordered:
+    for condition in by_worth(claim):
         reason = _obstacle(claim, condition, trials, device, gpus, data, download, budget_s, seeds)
         if reason is None:
             role = "the headline" if condition.name == claim.headline else "the largest that fits"
@@ -114,19 +112,22 @@ def choose(
     return Choice(None, f"nothing fits; {against[0]}")
 
 
+def by_worth(claim: Claim) -> list[Condition]:
+    """Return a claim's conditions, the headline first, then from what says most about it to what says least."""
+    rest = [c for c in claim.conditions.values() if c.name != claim.headline]
+    return [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
+
+
 def _obstacle(
     claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, gpus: int, data: Path | None,
     download: bool, budget_s: float, seeds: int | None,
 ) -> str | None:  # fmt: skip
     """Return why a condition cannot be run here, None where it can."""
-    if reason := _never(claim, condition) or lacks(condition, gpus):
+    if reason := never(claim, condition) or lacks(condition, gpus):
         return reason
-    name = condition.any_arm.dataset
-    fetched = download and name in DOWNLOADED
-    if name in folders.DATA and not fetched and not (data and (data / folders.DATA[name]).is_dir()):
-        return (
-            f"no {folders.DATA[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {folders.DATA[name]}/"
-        )
+    fetched = download and condition.any_arm.dataset in DOWNLOADED
+    if not fetched and (reason := lacks_data(condition, data)):
+        return reason
     left = cost(claim, condition, condition.seeds[:seeds], trials, device)
     if left.seconds > budget_s:
         how = "measured" if left.measured else "assumed"
@@ -137,10 +138,23 @@ def _obstacle(
     return None
 
 
+def has_gpu() -> bool:
+    """Whether the driver of an NVIDIA GPU is loaded: what can be told without torch."""
+    return Path("/proc/driver/nvidia/version").exists()
+
+
 def lacks(condition: Condition, gpus: int) -> str | None:
     """Return why a condition cannot be run on ``gpus`` GPUs, None where it can."""
     wanted = getattr(condition.any_arm, "gpus", 0)
     return None if wanted <= gpus else f"needs {wanted} GPU{'s' if wanted > 1 else ''}, and the run has {gpus}"
+
+
+def lacks_data(condition: Condition, data: Path | None) -> str | None:
+    """Return which data set a condition needs that is not under ``data``, None where there is nothing to miss."""
+    name = condition.any_arm.dataset
+    if name not in folders.DATA or (data and (data / folders.DATA[name]).is_dir()):
+        return None
+    return f"no {folders.DATA[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {folders.DATA[name]}/"
 
 
 def needs(condition: Condition) -> str:

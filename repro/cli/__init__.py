@@ -3,7 +3,7 @@
 import click
 
 from repro import __version__
-from repro.cli import claims, records
+from repro.cli import claims, planning, records
 from repro.cli.data import data
 from repro.cli.group import Group
 from repro.cli.run import run
@@ -35,6 +35,9 @@ def doctor(ctx: click.Context, /) -> None:
 
 
 for command in (
-    claims.list_claims, claims.show, claims.check, claims.new, run, records.report, records.publish, data,
-):  # fmt: skip
+    *(claims.list_claims, claims.show, claims.check, claims.new),
+    *(planning.plan, run, planning.explain),
+    *(records.report, records.publish),
+    data,
+):
     main.add_command(command)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from repro.spec import Claim
 
 
-def _seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
-    """Return ``90s``, ``30m``, ``12h`` or ``3d`` in seconds."""
+def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """Return ``90s``, ``30m``, ``12h`` or ``3d`` in seconds; None stays None. Raises Usage for anything else."""
+    if text is None:
+        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not found:
         raise Usage(f"--budget {text!r} is not a time; write 90s, 30m, 12h or 3d")
@@ -33,7 +35,7 @@ def run_options(command: Any) -> Any:
     """Add what both ways of running share."""
     options = (
         click.option("--seeds", type=click.IntRange(min=1), help="Run only the first N seeds of the plan."),
-        click.option("--budget", "budget_s", default="30m", show_default=True, callback=_seconds,
+        click.option("--budget", "budget_s", default="30m", show_default=True, callback=seconds,
                      help="Longest run to choose unasked."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--loader", type=click.Choice(["resident", "dali", "torchvision"]), default="resident",

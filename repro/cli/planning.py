@@ -1,0 +1,89 @@
+"""The commands that look ahead: plan and explain."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from repro.cli.group import Usage
+from repro.cli.options import claim_named, claims_option, data_option, registry_folder, store_option
+from repro.cli.run import seconds
+from repro.problem import NOTHING
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--condition", help="Only the condition of this name.")
+@click.option("--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="Only this scale.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Plan with the first N seeds.")
+@click.option("--budget", "budget_s", callback=seconds, help="Pick what fits into 30m, 12h or 3d.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="What to plan for; default: what is here.")
+@click.option("--machines", type=click.IntRange(1, 10_000), default=1, show_default=True, help="To spread over.")
+@click.option("--gpus", type=click.IntRange(0, 1024), help="GPUs a machine; default: 1 with cuda, 0 with cpu.")
+@data_option
+@store_option
+@claims_option
+@click.pass_context
+def plan(
+    ctx: click.Context, /, ids: Sequence[str], condition: str | None, scale: str | None, seeds: int | None,
+    budget_s: float | None, device: str | None, machines: int, gpus: int | None, data: Path | None, store: Path,
+    claims: Path | None,
+) -> None:  # fmt: skip
+    """Say what is left to run, what it takes, and what it can resolve: all claims, or those named.
+
+    Unless --scale or --condition says otherwise: every condition of the claims named, or all of paper and reduced.
+    """
+    from repro import forecast, registry
+    from repro import plan as planning
+    from repro import store as stores
+    from repro.report import plans
+    from repro.report.console import terminal
+
+    directory = registry_folder(claims)
+    found = {id_: claim_named(directory, id_) for id_ in ids} if ids else registry.load_registry(directory)
+    if condition is not None:
+        for claim in found.values() if ids else ():
+            planning.named(claim, condition)
+    device = device or ("cuda" if planning.has_gpu() else "cpu")
+    gpus = gpus if gpus is not None else int(device == "cuda")
+    if device == "cuda" and not gpus:
+        raise Usage("--device cuda needs --gpus 1 or more")
+    over = forecast.Machines(machines, gpus if device == "cuda" else 0)
+    trials, problems = stores.load(store)
+    for problem in problems:
+        click.echo(f"repro: not used: {problem}", err=True)
+    if budget_s is not None:
+        chosen, refused = forecast.fit(found, trials, budget_s=budget_s, machines=over, device=device, data=data)
+        for line in plans.budget(chosen, refused, budget_s):
+            click.echo(line)
+        ctx.exit(0 if chosen else NOTHING)
+    scales = (scale,) if scale else planning.SCALES if ids else ("paper", "reduced")
+    left = forecast.left(
+        found, trials, stores.load_looks(store), scales=scales, device=device, gpus=over.gpus, data=data, seeds=seeds,
+        condition=condition,
+    )  # fmt: skip
+    if not left:
+        click.echo("0 planned: no claim has such a condition")
+        ctx.exit(NOTHING)
+    terminal().print(plans.table(left))
+    for line in plans.together(left, over, device):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("trial", metavar="TRIAL")
+@store_option
+@claims_option
+def explain(trial: str, store: Path, claims: Path | None) -> None:
+    """Say why a trial on disk is used again, gone on with, or stale; TRIAL is the start of its digest."""
+    from repro import registry, reuse
+    from repro import store as stores
+
+    found, problems = stores.load(store)
+    hidden = [problem for problem in problems if f"/{trial}" in problem]
+    if hidden:
+        raise Usage(hidden[0])
+    one = reuse.find(found, trial)
+    asked = reuse.demand(registry.load_registry(registry_folder(claims)), found, stores.load_looks(store))
+    for line in reuse.explain(one, asked):
+        click.echo(line)

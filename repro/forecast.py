@@ -1,0 +1,175 @@
+"""What is left to run and what it takes: trials, hours and disk of every condition, on one machine or on many."""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from repro import experiments, plan, reuse
+from repro.plan import IMAGES
+from repro.spec import Claim, Condition
+from repro.store import Trial
+
+STATE_BYTES = 16
+"""Disk a parameter of a trial under way: weight and velocity in single precision, in the last two checkpoints."""
+
+PARAMETERS = {
+    "alexnet": 60_965_224, "alexnet-32": 417_672, "batch-norm-clone": 62_381_096, "conv-local-13pct": 1_116_490,
+    "18pct": 89_578, "19pct": 89_578,
+}  # fmt: skip
+"""Trainable parameters of each net, as many outputs as its usual data set has classes."""
+
+PICTURE_BYTES = 28_000
+"""Of a prepared picture of 256 pixels a side: the mean over imagenette160's 13,394 is 27,747."""
+
+
+class Left(NamedTuple):
+    """One condition of a claim: what is done, what is left, and what that takes on one device of one machine."""
+
+    claim: str
+    condition: str
+    scale: str
+    done: int
+    planned: int
+    """Trials that can be told by now: a search for a learning rate may ask for more."""
+    stale: int
+    seconds: float
+    measured: bool
+    """Whether the speed behind ``seconds`` was measured here, rather than assumed by the claim file."""
+    disk: int
+    """Bytes of the states of the trials under way, and of prepared pictures that are not there yet."""
+    against: str
+    """Why it cannot be run here; empty where it can."""
+    tasks: tuple[tuple[str, float], ...]
+    """The key of each trial that is left, with its seconds."""
+
+
+class Machines(NamedTuple):
+    """What trials are spread over: ``gpus`` a machine, or its one CPU where that is 0."""
+
+    machines: int
+    gpus: int
+
+    @property
+    def workers(self) -> int:
+        return self.machines * max(1, self.gpus)
+
+
+def left(
+    claims: Mapping[str, Claim], trials: Sequence[Trial], looks: reuse.Looks, *, scales: Sequence[str], device: str,
+    gpus: int, data: Path | None, seeds: int | None = None, condition: str | None = None,
+) -> list[Left]:  # fmt: skip
+    """Return what is left of each condition of these scales (or of the one named), in the registry's order."""
+    asked = reuse.demand(claims, trials, looks)
+    apart = [reuse.stale(trial, asked) for trial in trials]
+    wasted: dict[tuple[str, str], int] = {}
+    for one in apart:
+        if one is not None and one.nearest is not None:
+            place = (one.nearest.claim, one.nearest.condition)
+            wasted[place] = wasted.get(place, 0) + 1
+    found = []
+    for claim in claims.values():
+        for c in claim.conditions.values():
+            if c.name == condition or (condition is None and c.scale in scales):
+                stale = wasted.get((claim.id, c.name), 0)
+                found.append(_left(claim, c, trials, device, gpus, data, c.seeds[:seeds], stale))
+    return found
+
+
+def _left(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, gpus: int, data: Path | None,
+    seeds: Sequence[int], stale: int,
+) -> Left:  # fmt: skip
+    experiment = experiments.get(claim.experiment)
+    done = {trial.spec.key: trial for trial in trials}
+    against = plan.never(claim, condition) or plan.lacks(condition, gpus) or ""
+    todo = [] if condition.blocked else experiment.pending(condition.arms, seeds, done)
+    open_ = {planned.spec.key for planned in todo}
+    seen = {t.spec.key for _, _, t in experiment.observe(condition.arms, seeds, done).trials}
+    cost = plan.cost(claim, condition, seeds, trials, device)
+    images = IMAGES.get(condition.any_arm.dataset, 0)
+    each = [p.limit * images / cost.images_per_s if cost.images_per_s else 0.0 for p in todo]
+    rest = cost.seconds - sum(each)  # steps of a search that are not known yet: as long as those that are
+    more = rest / len(each) if each and 0 < rest < float("inf") else 0.0
+    return Left(
+        claim.id, condition.name, condition.scale, len(seen - open_), len(seen | open_), stale,
+        0.0 if condition.blocked else cost.seconds, cost.measured, _disk(condition, len(todo), data), against,
+        tuple((p.spec.key, seconds + more) for p, seconds in zip(todo, each, strict=True)),
+    )  # fmt: skip
+
+
+def _disk(condition: Condition, trials: int, data: Path | None) -> int:
+    """Return the bytes a condition takes beside its records: states of trials under way, pictures not prepared yet."""
+    p = condition.any_arm
+    state = STATE_BYTES * PARAMETERS.get(getattr(p, "net", ""), 0) if trials else 0
+    lacking = trials and plan.lacks_data(condition, data) and getattr(p, "stored", 0) == 256
+    return state + (PICTURE_BYTES * IMAGES.get(p.dataset, 0) if lacking else 0)
+
+
+def makespan(tasks: Iterable[float], workers: int) -> float:
+    """Return the seconds that ``workers`` need for trials that cannot be split, the longest first.
+
+    At most 4/3 of the best schedule's. Source: Graham (1969), SIAM J. Appl. Math. 17.
+    """
+    ends = [0.0] * max(1, workers)
+    for seconds in sorted(tasks, reverse=True):
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends)
+
+
+FEWEST_SEEDS = 3
+"""With two, Student's factor is 6.3 at 90%: an interval that says next to nothing, so no budget is met that way."""
+
+
+class Fit(NamedTuple):
+    """What a budget has room for: a condition of a claim with so many seeds, and what it gave up for that."""
+
+    claim: str
+    condition: str
+    seeds: int
+    seconds: float
+    gave_up: str
+
+
+def fit(
+    claims: Mapping[str, Claim], trials: Sequence[Trial], *, budget_s: float, machines: Machines, device: str,
+    data: Path | None,
+) -> tuple[list[Fit], list[str]]:  # fmt: skip
+    """Return what fits into ``budget_s`` on these machines, and a line for each claim that nothing of fits.
+
+    In the registry's order each claim gets, of what is left, its headline or else its largest condition, with as many
+    of its seeds as have room. What a smoke condition would say is no answer, so none is chosen.
+    """
+    chosen: list[Fit] = []
+    refused = []
+    room = budget_s * machines.workers
+    for claim in claims.values():
+        against: list[str] = []
+        for condition in plan.by_worth(claim):
+            if condition.scale == "smoke" and condition.name != claim.headline:
+                continue
+            found = _most_seeds(claim, condition, trials, room, device, machines.gpus, data)
+            if isinstance(found, Fit):
+                gave_up = "; ".join(filter(None, [found.gave_up, *against[:1]]))
+                chosen.append(found._replace(gave_up=gave_up))
+                room -= found.seconds
+                break
+            against.append(f"{condition.name}: {found}")
+        else:
+            refused.append(f"{claim.id}: {against[0]}")
+    return chosen, refused
+
+
+def _most_seeds(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], room: float, device: str, gpus: int, data: Path | None
+) -> Fit | str:
+    """Return a condition with the most of its seeds that there is room for, or why there is none."""
+    if reason := plan.never(claim, condition) or plan.lacks(condition, gpus) or plan.lacks_data(condition, data):
+        return reason
+    planned = len(condition.seeds)
+    seconds = [plan.cost(claim, condition, condition.seeds[:n], trials, device).seconds for n in range(planned + 1)]
+    for n in range(planned, min(planned, FEWEST_SEEDS) - 1, -1):
+        if seconds[n] <= room:
+            gave_up = f"{planned - n} of {planned} seeds ({plan.duration(seconds[planned])})" if n < planned else ""
+            return Fit(claim.id, condition.name, n, seconds[n], gave_up)
+    return f"{plan.duration(seconds[min(planned, FEWEST_SEEDS)])} at least"

@@ -1,0 +1,73 @@
+"""What is left to run, for the terminal: a row a condition, what it takes together, and what a budget has room for."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from repro.forecast import Fit, Left, Machines, makespan
+from repro.plan import duration
+
+
+def table(found: Sequence[Left]) -> Table:
+    """Return one row a condition: trials done of those planned so far, stale ones, time and disk that are left."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("claim", "condition", "done", "stale", "time left", "disk", "against it here"):
+        table.add_column(name, justify="right" if name in ("done", "stale", "time left", "disk") else "left")
+    for left in found:
+        table.add_row(
+            left.claim, left.condition, f"{left.done}/{left.planned}", str(left.stale or "-"), _time(left),
+            size(left.disk) if left.disk else "-", left.against or "-",
+        )  # fmt: skip
+    return table
+
+
+def _time(left: Left) -> str:
+    if not left.seconds:
+        return "minutes" if left.done < left.planned else "-"  # rounds of steps: no epochs to count
+    if left.seconds == float("inf"):
+        return "unknown"
+    return f"{duration(left.seconds)}{'' if left.measured else ' *'}"
+
+
+def size(count: float) -> str:
+    """Return bytes as a reader says them: ``950 MB``, ``36 GB``."""
+    return f"{count / 1e9:.0f} GB" if count >= 9.5e9 else f"{count / 1e9:.1f} GB" if count >= 1e9 else (
+        f"{max(1, count / 1e6):.0f} MB"
+    )  # fmt: skip
+
+
+def together(found: Sequence[Left], machines: Machines, device: str) -> list[str]:
+    """Return what all conditions that can be run take together, and what the figure assumes.
+
+    A trial that several conditions share is counted once.
+    """
+    open_ = [left for left in found if not left.against and left.tasks]
+    tasks = {key: seconds for left in open_ for key, seconds in left.tasks if seconds != float("inf")}.values()
+    where = f"{machines.machines} machine{'s' if machines.machines > 1 else ''}"
+    where += f" with {machines.gpus} GPU{'s' if machines.gpus > 1 else ''} each" if machines.gpus else ", CPU"
+    took = f"{duration(sum(tasks))} of one {device}, {duration(makespan(tasks, machines.workers))} on {where}"
+    place = "GPU" if machines.gpus else "machine"
+    told = f"{len(tasks)} trials left in {len(open_)} conditions: {took}"
+    lines = [f"{told}, one trial a {place} at a time, the longest first"]
+    if any(not left.measured for left in open_):
+        lines.append("* at the speed that the claim file assumes: no like trial was timed on such a device yet")
+    if any(left.seconds for left in open_):
+        lines.append("times are upper bounds: a trial that reaches its target sooner, or a shared one, takes less")
+    return lines
+
+
+def budget(chosen: Sequence[Fit], refused: Sequence[str], budget_s: float) -> list[str]:
+    """Return the commands that a budget has room for, each with what it gave up, and what it has no room for."""
+    lines = []
+    for fit in chosen:
+        seeds = f" --seeds {fit.seeds}" if "seeds" in fit.gave_up.split(";")[0] else ""
+        gave_up = f"; given up: {fit.gave_up}" if fit.gave_up else ""
+        command = f"repro run claim {fit.claim} --condition {fit.condition}{seeds}"
+        lines.append(f"{command}   # {duration(fit.seconds)}{gave_up}")
+    lines += [f"no room: {line}" for line in refused]
+    spent = sum(fit.seconds for fit in chosen)
+    lines.append(
+        f"{len(chosen)} claims fit into {duration(budget_s)} ({duration(spent)} of work), {len(refused)} do not"
+    )
+    return lines
