@@ -3,11 +3,15 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from repro import cli, registry
 from repro.report import summary, tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "claims" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TESTS = "".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -31,7 +35,13 @@ def test_figures_are_those_of_the_records() -> None:
         assert rows.count(outcome) <= outcomes.count(outcome)
 
 
-def test_files_the_readme_names_are_there() -> None:
-    """Links in the README lead somewhere."""
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """Links lead somewhere; files, and tests that are said to hold something, exist."""
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for name in re.findall(r"`((?:repro|tests|claims|docs|reports)/[\w/.-]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in set(re.findall(r"`(test_\w+)`", text)):
+        assert f"def {name}(" in TESTS, name

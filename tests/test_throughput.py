@@ -39,7 +39,9 @@ def test_a_timing_measures_all_arms_in_turn(tmp_path: Path) -> None:
     assert seen[-1] == 1.0
 
 
-@pytest.mark.parametrize(("gpus", "lack"), [(0, "needs 2 GPUs, and the run has 0"), (2, None)])
+@pytest.mark.parametrize(
+    ("gpus", "lack"), [(0, "needs 2 GPUs, and the run has 0"), (1, "needs 2 GPUs, and the run has 1"), (2, None)]
+)
 def test_a_timing_on_two_gpus_needs_two(gpus: int, lack: str | None) -> None:
     """What a machine lacks is said before anything is run."""
     condition = load_claim(default_claims() / "two-gpu-time.toml").conditions["two-gpus"]

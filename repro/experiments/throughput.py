@@ -34,13 +34,18 @@ VIEWED = ()
 
 
 class Parameters(CommonParameters):
-    """One arm under one condition; ``gpus`` is how many the condition needs."""
+    """One arm under one condition; ``gpus`` is how many the condition needs.
+
+    With two ``ranks`` the two-tower net runs as two processes, a tower each, on two GPUs or (``gpus`` 0) on the CPU;
+    every other net runs on the first of them, while the second waits.
+    """
 
     dataset: Literal["ilsvrc-2010", "ilsvrc-2012", "imagenette160", "embedded"]
     net: Literal["alexnet", "alexnet-32"] = "alexnet"
     towers: Literal["two", "half", "ungrouped"] = "two"
     loader: Literal["dali", "resident", "torchvision"] = "dali"
-    gpus: Annotated[int, Field(ge=0, le=64)] = 1
+    gpus: Annotated[int, Field(ge=0, le=2)] = 1
+    ranks: Literal[1, 2] = 1
     batch: Annotated[int, Field(ge=1, le=65_536)] = paper.BATCH
     rounds: Annotated[int, Field(ge=5, le=1000)] = 20
     stored: Annotated[int, Field(ge=8)] = paper.STORED
@@ -51,9 +56,18 @@ class Parameters(CommonParameters):
 FACTORS = ("towers", "loader")
 
 
-def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: ARG001 - every experiment has it
+def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
     """Return what is wrong with a condition, "key: why" each."""
-    return repeated(seeds)
+    found = repeated(seeds)
+    count, gpus = parameters.ranks, parameters.gpus
+    if gpus not in (0, count):
+        found.append(f"gpus: {gpus} for ranks = {count}; use {count}, or 0 for the CPU")
+    return found
+
+
+def spread(parameters: Parameters) -> bool:
+    """Whether an arm's net runs as two processes, a tower each."""
+    return parameters.ranks == 2 and parameters.towers == "two"
 
 
 def parameters_of(trial_spec: TrialSpec) -> dict[str, Parameters]:

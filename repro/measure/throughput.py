@@ -1,26 +1,34 @@
 """Measure ``throughput``: the training step and the loader of every arm, in turn, round after round.
 
 Rounds are interleaved, so what else the machine does meets all arms; each round times the step twice, and how far
-the two are apart is the noise. On a GPU every clock is read after a synchronisation.
+the two are apart is the noise. On a GPU every clock is read after a synchronisation. Over two ranks, both start
+together and the slower one's time counts; what they exchange is counted, and must be what the scheme needs.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
 from repro import environment
 from repro.experiments import final_error
-from repro.experiments.throughput import UNITS, Parameters, parameters_of
+from repro.experiments.throughput import UNITS, Parameters, parameters_of, spread
+from repro.loading import Window
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
 from repro.measure.final_error import Network
 from repro.measure.final_error import load as load_pictures
+from repro.models.alexnet import AlexNet, layers
+from repro.models.two_gpu import Link, crossings, tower
 from repro.store import Measurement, Trial, save, save_curve
+from repro.training import ranks
 from repro.training.loop import Interrupted
+from repro.training.recipe import Recipe
 
 BATCHES = 2  # timed at a time
 AHEAD = 4  # batches a loader may have ready: drawn before its clock starts
@@ -45,30 +53,28 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
     Raises StoreError where it cannot be written, Interrupted where it was stopped: a timing does not resume.
     """
     arms = parameters_of(task.spec)
-    if any(p.gpus > 1 for p in arms.values()):
-        raise RuntimeError("a network over several GPUs is not built")
-    environment.strict_fp32()
-    environment.keep_memory()
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    timed = {arm: _Arm(p, data, task.spec.seed) for arm, p in arms.items()}
     rounds = next(iter(arms.values())).rounds
     rows: list[dict[str, float]] = []
-    for number in range(-1, rounds):  # the first warms up
-        for index, arm in enumerate(timed):
-            if monitor.stopping():
-                raise Interrupted(max(0, number))
-            row = {"round": number, "arm": index, **timed[arm].round()}
-            rows += [row] if number >= 0 else []
-        monitor.report((number + 1) / rounds, f"round {number + 1} of {rounds}")
-    for arm in timed.values():
-        arm.network.loader.close()
+    with _timing(arms, data, task, monitor) as timing:
+        for number in range(-1, rounds):  # the first warms up
+            for index, arm in enumerate(arms):
+                if monitor.stopping():
+                    raise Interrupted(max(0, number))
+                row = {"round": number, "arm": index, **timing.round(arm)}
+                rows += [row] if number >= 0 else []
+            monitor.report((number + 1) / rounds, f"round {number + 1} of {rounds}")
+        where, exchanged = timing.environment(), timing.exchanged()
     loaders = ", ".join(sorted({p.loader for p in arms.values()}))
     trial = Trial(
         spec=task.spec,
         data_digest=data.digest,
         status="completed",
-        measurements=tuple(_measurements(rows, list(timed), {arm: p.batch for arm, p in arms.items()})),
-        environment={**environment.describe(task.device), "loader": loaders},
+        measurements=(
+            *_measurements(rows, list(arms), {arm: p.batch for arm, p in arms.items()}),
+            *_crossed(arms, data.classes, exchanged),
+        ),
+        environment={**where, "loader": loaders},
         started=started,
         duration_s=round(time.monotonic() - clock, 3),
     )
@@ -77,15 +83,109 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
     return trial
 
 
-class _Arm:
-    """One arm: its network, a batch that lies ready, and its loader."""
+class _Timing(Protocol):
+    """The nets of a trial, built and ready, wherever they are."""
 
-    def __init__(self, p: Parameters, data: Pictures, seed: int) -> None:
-        self.device = data.device
-        self.network = Network(_training(p), data, seed, p.loader)
+    def round(self, arm: str) -> dict[str, float]: ...
+    def exchanged(self) -> dict[str, int]: ...
+    def environment(self) -> dict[str, str | int | bool | None]: ...
+
+
+@contextmanager
+def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor: Monitor) -> Iterator[_Timing]:
+    """Build every net in this process, or in ranks of their own."""
+    p = next(iter(arms.values()))
+    if p.ranks == 1:
+        here = _Here(task.device, arms, data, task.spec.seed)
+        try:
+            yield here
+        finally:
+            here.close()
+        return
+    if data.prepared is not None:
+        _ = data.colours  # taken once and kept on disk, not by each rank
+    devices = [f"cuda:{rank}" if p.gpus else "cpu" for rank in range(p.ranks)]
+    with ranks.started(
+        _Here, arms, data.to(torch.device("cpu")), task.spec.seed,
+        devices=devices, threads=max(1, torch.get_num_threads() // p.ranks), stopping=monitor.stopping,
+    ) as group:  # fmt: skip
+        yield _InRanks(arms, group)
+        group.ask("close")
+
+
+class _InRanks:
+    """The same, in ranks: the first answers for all, and those that an arm does not need wait."""
+
+    def __init__(self, arms: Mapping[str, Parameters], group: ranks.Ranks) -> None:
+        self.arms, self.group = arms, group
+
+    def round(self, arm: str) -> dict[str, float]:
+        return self.group.ask("round", arm, of=None if spread(self.arms[arm]) else (0,))[0]
+
+    def exchanged(self) -> dict[str, int]:
+        one, other = self.group.ask("exchanged")
+        if one != other:
+            raise RuntimeError(f"the ranks sent unlike amounts, {one} and {other}")
+        return one
+
+    def environment(self) -> dict[str, str | int | bool | None]:
+        return self.group.ask("environment", of=(0,))[0]
+
+
+class _Here:
+    """The nets that this process has a part in: all of them, or a rank's."""
+
+    def __init__(self, device: torch.device, arms: Mapping[str, Parameters], data: Pictures, seed: int) -> None:
+        environment.strict_fp32()
+        environment.keep_memory()
+        self.device, data = device, data if data.device == device else data.to(device)
+        self.link = Link() if any(p.ranks == 2 for p in arms.values()) else None
+        self.arms: dict[str, _Arm] = {}
+        for arm, p in arms.items():
+            if self.link is None or self.link.rank == 0 or spread(p):
+                self.arms[arm] = _Arm(p, data, seed, self.link if spread(p) else None)
+
+    def round(self, arm: str) -> dict[str, float]:
+        return self.arms[arm].round()
+
+    def exchanged(self) -> dict[str, int]:
+        """Return the bytes that this rank sends in a step, by arm."""
+        return {name: arm.exchanged for name, arm in self.arms.items() if arm.link is not None}
+
+    def environment(self) -> dict[str, str | int | bool | None]:
+        found = environment.describe(self.device)
+        if self.link is None:
+            return found
+        direct = torch.cuda.can_device_access_peer(0, 1) if self.device.type == "cuda" else None
+        return {**found, "ranks": 2, "backend": torch.distributed.get_backend(), "peer_access": direct}
+
+    def close(self) -> None:
+        for arm in self.arms.values():
+            arm.network.loader.close()
+
+
+class _Arm:
+    """One arm: its network, a batch that lies ready, and its loader; with a ``link``, its tower alone."""
+
+    def __init__(self, p: Parameters, data: Pictures, seed: int, link: Link | None) -> None:
+        self.device, self.link = data.device, link
+        training = _training(p)
+        self.network = Network(training, data, seed, p.loader)
+        if link is not None:
+            half = tower(self.network.model, link).to(memory_format=torch.channels_last)
+            self.network.model = half
+            self.network.recipe = Recipe(
+                half, net=p.net, protocol=p.protocol, rate=training.rate, weight_decay=training.weight_decay,
+                kind=training.schedule,
+            )  # fmt: skip
         self.windows = self.network.loader.train(0)
         window = next(self.windows)
         self.ready, self.labels = self.network.finish(window, 0), window.labels
+        if link is not None:
+            _refuse_unlike_batches(window, link)
+            link.sent.clear()
+            self._step()
+            self.exchanged = link.sent.total()
 
     def round(self) -> dict[str, float]:
         """Return the seconds a batch of the loader with its finish, of the step, and of the step once more."""
@@ -105,16 +205,26 @@ class _Arm:
         network.recipe.optimizer.zero_grad(set_to_none=True)
 
     def _timed(self, call: Callable[[], object]) -> float:
+        if self.link is not None:
+            self.link.largest(0.0, self.device)  # nobody starts before the other is there
         self._wait()
         start = time.perf_counter()
         for _ in range(BATCHES):
             call()
         self._wait()
-        return (time.perf_counter() - start) / BATCHES
+        took = (time.perf_counter() - start) / BATCHES
+        return took if self.link is None else self.link.largest(took, self.device)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _refuse_unlike_batches(window: Window, link: Link) -> None:
+    """Ranks that learn from different pictures would be as fast, and compute nothing that the paper had."""
+    mine = torch.cat([window.images.flatten(1).sum(1, dtype=torch.int64), window.labels])  # whole numbers: exact
+    if not torch.equal(mine, link.swap(mine, "check")):
+        raise RuntimeError("the ranks hold different batches")
 
 
 def _measurements(rows: list[dict[str, float]], arms: list[str], batch: dict[str, int]) -> list[Measurement]:
@@ -129,5 +239,24 @@ def _measurements(rows: list[dict[str, float]], arms: list[str], batch: dict[str
             Measurement(name=f"time-per-image/{arm}", value=step, unit=UNITS["time-per-image"]),
             Measurement(name=f"loader-over-step/{arm}", value=ratio, unit=UNITS["loader-over-step"]),
             Measurement(name=f"noise/{arm}", value=noise, unit="ratio"),
+        ]
+    return found
+
+
+def _crossed(arms: Mapping[str, Parameters], classes: int, exchanged: Mapping[str, int]) -> list[Measurement]:
+    """Return the bytes that a rank sent in a step, and those it had to by the shapes of the layers.
+
+    Raises RuntimeError where they differ: what was timed was then not the scheme of section 3.2.
+    """
+    found = []
+    for arm, sent in exchanged.items():
+        p = arms[arm]
+        table = layers(AlexNet(protocol=p.protocol, form=p.net, classes=classes, size=p.crop))
+        needed = sum(c.forward + c.backward for c in crossings(table, batch=p.batch, size=p.crop))
+        if sent != needed:
+            raise RuntimeError(f"the ranks of {arm} sent {sent} bytes a step, and the scheme needs {needed}")
+        found += [
+            Measurement(name=f"bytes-exchanged/{arm}", value=sent, unit="bytes"),
+            Measurement(name=f"bytes-needed/{arm}", value=needed, unit="bytes"),
         ]
     return found

@@ -1,0 +1,211 @@
+"""Processes of one trial that work in step, one a device, and how they are watched.
+
+The ranks talk to each other over torch.distributed (NCCL between GPUs, gloo between CPUs, on this machine alone); the
+process that started them says what is next over a pipe and waits for every answer, so it is the one that is stopped,
+that sees a rank die, and that ends them all. Nothing outlives it: a rank whose parent is gone leaves by itself.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.resource_tracker
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from repro.problem import Problem
+from repro.training.loop import Interrupted
+
+ANSWER_S = 1800.0  # a rank that lives and has not answered by then is given up; reading a data set takes minutes
+MEET_S = 600.0  # in which two ranks must come to the same exchange
+GRACE_S = 2.0  # to hear which of several ranks failed first
+LEAVE_S = 10.0  # to leave when told, before a rank is killed
+
+
+class RankError(Problem):
+    """A rank died, failed or fell silent, and the trial ended with it; the message says which and how."""
+
+
+class Ranks:
+    """The processes as their parent sees them: each holds what ``build`` returned there, whose methods are called."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self.processes: list[Any] = []
+        self._channels: list[Any] = []
+        self._stopping = stopping
+        self._failed: dict[int, tuple[float, str]] = {}
+
+    def ask(self, method: str, *arguments: Any, of: Sequence[int] | None = None) -> list[Any]:
+        """Call a method on the ranks ``of`` (all, unless told) at once and return their answers in this order.
+
+        Raises RankError where a rank dies, raises or does not answer, and Interrupted where the trial is stopped.
+        """
+        asked = range(len(self.processes)) if of is None else of
+        for rank in asked:
+            with contextlib.suppress(OSError):  # it is dead, and why is told below
+                self._channels[rank].send((method, arguments))
+        return self._answers(asked)
+
+    def _answers(self, asked: Sequence[int]) -> list[Any]:
+        answers: dict[int, Any] = {}
+        limit = time.monotonic() + ANSWER_S
+        while left := [rank for rank in asked if rank not in answers]:
+            sentinels = [process.sentinel for process in self.processes]
+            multiprocessing.connection.wait([self._channels[rank] for rank in left] + sentinels, timeout=0.5)
+            for rank in left:
+                if (answer := self._read(rank)) is not None:
+                    answers[rank] = answer[0]
+            if self._stopping():
+                raise Interrupted(0)
+            if self._failed or any(process.exitcode is not None for process in self.processes):
+                raise RankError(self._who_failed())
+            if time.monotonic() > limit:
+                raise RankError(f"rank {left[0]} has not answered for {ANSWER_S:.0f} s, and the trial was given up")
+        return [answers[rank] for rank in asked]
+
+    def _read(self, rank: int) -> tuple[Any] | None:
+        """Return what a rank answered, in a tuple of one, None where nothing came; note what made it fail."""
+        try:
+            if not self._channels[rank].poll():
+                return None
+            when, error, answer = self._channels[rank].recv()
+        except (EOFError, OSError):
+            return None
+        if error is None:
+            return (answer,)
+        self._failed[rank] = (when, error)
+        return None
+
+    def _who_failed(self) -> str:
+        """Return, in one line, which rank brought the others down: they fail too, for want of it."""
+        limit = time.monotonic() + GRACE_S
+        while time.monotonic() < limit:
+            dead = [rank for rank, process in enumerate(self.processes) if process.exitcode is not None]
+            for rank in range(len(self.processes)):
+                self._read(rank)
+            if silent := [rank for rank in dead if rank not in self._failed]:
+                how = _how(self.processes[silent[0]].exitcode)
+                return f"rank {silent[0]} died ({how}) and the trial ended with it; the same command starts it again"
+            if self._stopping():
+                raise Interrupted(0)
+            time.sleep(0.05)
+        rank = min(self._failed, key=lambda rank: self._failed[rank][0])
+        return f"rank {rank} failed: {self._failed[rank][1]}"
+
+    def leave(self) -> None:
+        """Have every rank end by itself, and kill those that do not."""
+        for channel in self._channels:
+            with contextlib.suppress(OSError):
+                channel.send(None)
+        limit = time.monotonic() + LEAVE_S
+        for process in self.processes:
+            process.join(max(0.0, limit - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End every rank at once; nothing they hold is worth saving."""
+        for process in self.processes:
+            if process.exitcode is None:
+                process.kill()
+        for process in self.processes:
+            process.join()
+        for channel in self._channels:
+            channel.close()
+
+
+@contextmanager
+def started(
+    build: Callable[..., Any], *arguments: Any, devices: Sequence[str], threads: int = 1,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Ranks]:  # fmt: skip
+    """Start a rank on each of ``devices`` ("cpu", "cuda:1"), all joined in torch's default process group.
+
+    Each calls ``build(device, *arguments)``, a function that can be imported, with ``threads`` threads on a CPU, and
+    keeps what it returns for ``Ranks.ask``. They are gone when the context ends, however it does. Raises as ``ask``.
+    """
+    context = multiprocessing.get_context("spawn")
+    multiprocessing.resource_tracker.ensure_running()  # now, since it unblocks Ctrl-C where it is started
+    ranks = Ranks(stopping)
+    with tempfile.TemporaryDirectory(prefix="repro-ranks-") as meeting:
+        try:
+            for rank, device in enumerate(devices):
+                ours, theirs = context.Pipe()
+                ranks._channels.append(ours)
+                place = (rank, len(devices), str(Path(meeting) / "meeting"), device, threads)
+                process = context.Process(target=_serve, args=(place, theirs, build, arguments), name=f"rank {rank}")
+                # Ctrl-C reaches the whole group, and is the parent's to pass on: a rank is born with it blocked.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    theirs.close()
+                ranks.processes.append(process)
+            ranks._answers(range(len(devices)))
+            yield ranks
+        except BaseException:
+            ranks.kill()
+            raise
+        ranks.leave()
+
+
+def _how(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    words = "most likely for want of memory" if exitcode == -signal.SIGKILL else "see its last lines above"
+    return f"{signal.Signals(-exitcode).name}, {words}"
+
+
+def _serve(place: tuple[int, int, str, str, int], channel: Any, build: Callable[..., Any], arguments: Any) -> None:
+    """Be a rank: build, then do what is asked until told to leave."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        device = _join(*place)
+        worker = build(device, *arguments)
+        channel.send((time.monotonic(), None, None))
+        while (asked := channel.recv()) is not None:
+            method, given = asked
+            channel.send((time.monotonic(), None, getattr(worker, method)(*given)))
+        dist.destroy_process_group()
+    except EOFError:  # the parent is gone
+        os._exit(1)
+    except Exception as error:  # noqa: BLE001 - whatever ails it, the parent tells it
+        words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        with contextlib.suppress(OSError):
+            channel.send((time.monotonic(), words, None))
+        os._exit(1)  # at once: ending in order may wait for the other rank
+
+
+def _join(rank: int, world: int, meeting: str, device: str, threads: int) -> torch.device:
+    """Join the process group and return the rank's device."""
+    here = torch.device(device)
+    torch.set_num_threads(threads)
+    limit = timedelta(seconds=MEET_S)
+    store = dist.FileStore(meeting, world)
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+        dist.init_process_group("nccl", store=store, rank=rank, world_size=world, timeout=limit, device_id=here)
+    else:
+        # All ranks are on this machine: no need to ask what its name resolves to.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
+    return here
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent is killed, which would otherwise leave it waiting for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
