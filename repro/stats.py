@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Sample(NamedTuple):
@@ -79,6 +83,69 @@ def ratio_interval(
     """
     log = difference_interval(of, over, confidence, of_exact=of_exact, over_exact=over_exact)
     return log._replace(value=_exp(log.value), low=_exp(log.low), high=_exp(log.high))
+
+
+def contrast_interval(samples: Sequence[Sample], weights: Sequence[float], confidence: float) -> Estimate:
+    """Return the weighted sum of several means, one weight a sample, with its interval, in the values' unit.
+
+    The degrees of freedom are Satterthwaite's, of all samples with a weight.
+    Source: Satterthwaite (1946), Biometrics 2.
+    """
+    value = math.fsum(w * s.mean for s, w in zip(samples, weights, strict=True))
+    parts = [w * w * s.variance / s.n for s, w in zip(samples, weights, strict=True)]
+    total = math.fsum(parts)
+    shares = [part / total if 0 < total < math.inf else 0.0 for part in parts]
+    spread = math.fsum(share**2 / (s.n - 1) for share, s in zip(shares, samples, strict=True) if share)
+    half = _half(total, 1 / spread if spread else 1.0, confidence)
+    return Estimate(value, value - half, value + half, tuple(s.n for s in samples), confidence)
+
+
+def max_interval(samples: Sequence[Sample], confidence: float, *, exact: bool = True) -> Estimate:
+    """Return the largest of several means; samples that are not exact hold lower bounds: open above.
+
+    The upper end is the largest of the means' own: it is below the true maximum no more often than the end of the mean
+    that is truly the largest. Each lower end would get a chance to exceed it, so each is taken at its share of the
+    error (Bonferroni). Raises ValueError where there are no samples.
+    """
+    if not samples:
+        raise ValueError("no values to estimate from")
+    shared = 1 - (1 - confidence) / len(samples)
+    high = max(mean_interval(s, confidence).high for s in samples)
+    low = max(mean_interval(s, shared).low for s in samples)
+    best = max(samples)
+    return Estimate(best.mean, low, high if exact else math.inf, (best.n,), confidence)
+
+
+def paired_difference(of: "NDArray[np.bool_]", over: "NDArray[np.bool_]", confidence: float) -> Estimate:
+    """Return the difference of two arms' errors on the same test images, of - over, as a share in -1..1.
+
+    ``of`` and ``over`` say which images each network missed: shape (seeds, images), the images alike and in one order.
+    The interval is of the mean over the images of how much more often ``of`` missed each; with one seed an arm it is
+    McNemar's: it rests on the images that one network missed and the other did not. ``n`` counts the images.
+
+    It is descriptive: how far these trained networks differ, were the test images drawn anew. A claim is about the
+    arms, not about these networks, and another seed is another network; so a verdict's interval is over seeds, and this
+    one, which does not see their scatter, would be too narrow for it. Images that tell no network apart leave a spread
+    of one image. Raises ValueError where the images are not the same, or fewer than two.
+    Source: McNemar (1947), Psychometrika 12.
+    """
+    if of.ndim != 2 or over.ndim != 2 or of.shape[1] != over.shape[1] or 0 in (*of.shape, *over.shape):
+        raise ValueError(f"both arms need the same images, seeds x images, not {of.shape} and {over.shape}")
+    images = of.shape[1]
+    more = of.mean(axis=0) - over.mean(axis=0)
+    if images < 2:
+        raise ValueError("at least two images are needed to tell their spread")
+    seen = Sample(float(more.mean()), max(float(more.var(ddof=1)), 1 / images), images)
+    return mean_interval(seen, confidence)
+
+
+def prediction_interval(of: Sample, confidence: float) -> Estimate:
+    """Return where one further value of the same kind falls, in the values' unit; the value is the mean so far.
+
+    mean ± t sqrt(variance (1 + 1/n)), for normal values. Source: Geisser (1993), Predictive Inference, 2.1.
+    """
+    half = _half(of.variance * (1 + 1 / of.n), of.n - 1, confidence)
+    return Estimate(of.mean, of.mean - half, of.mean + half, (of.n,), confidence)
 
 
 def proportion_interval(of: Sample, confidence: float) -> Estimate:

@@ -12,7 +12,9 @@ from repro.stats import (
     Sample,
     difference_interval,
     log_sample,
+    max_interval,
     mean_interval,
+    paired_difference,
     proportion_interval,
     ratio_interval,
     sample,
@@ -193,3 +195,87 @@ def test_a_proportion_is_of_zeros_and_ones():
     """Half a success is no success."""
     with pytest.raises(ValueError, match="zeros and ones"):
         proportion_interval(sample([0.5, 1.0]), 0.9)
+
+
+def test_a_maximum_by_hand():
+    """Of one sample it is its mean; of known values the largest; several ends each get a part of the error."""
+    one, other = sample([1.0, 2.0, 3.0]), sample([4.0, 5.0, 9.0])
+    assert max_interval([one], 0.9) == mean_interval(one, 0.9)
+    assert max_interval([Sample(0.3, 0.0, 1), Sample(0.5, 0.0, 1)], 0.9)[:3] == (0.5, 0.5, 0.5)
+    found = max_interval([one, other], 0.9)
+    assert found.value == 6.0
+    assert found.high == mean_interval(other, 0.9).high
+    assert found.low == pytest.approx(mean_interval(one, 0.95).low)  # the narrower sample bounds the maximum better
+    assert max_interval([one, other], 0.9, exact=False).high == math.inf
+    with pytest.raises(ValueError, match="no values"):
+        max_interval([], 0.9)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_a_maximum_covers_the_truth_with_both_ends(apart):
+    """Each end lies on the wrong side of the true maximum in at most 5%, also where several means are the largest."""
+    rng = np.random.default_rng(int(apart))
+    values = rng.normal(0.0, 1.0, (REPETITIONS, 4, 4)) - apart * np.array([0, 1, 2, 3])[None, :, None]
+    found = [max_interval([sample(v) for v in world], 0.9) for world in values.tolist()]
+    low, high = np.mean([i.low > 0 for i in found]), np.mean([i.high < 0 for i in found])
+    print(f"apart {apart:g}: low end too high in {low:.3f}, high end too low in {high:.3f}")
+    assert max(low, high) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / REPETITIONS)
+
+
+def test_a_paired_difference_by_hand():
+    """Of 100 images one network misses 20 and the other 12 of these and 3 more: McNemar's 8 against 3."""
+    of, over = np.zeros((1, 100), bool), np.zeros((1, 100), bool)
+    of[0, :20] = over[0, :12] = over[0, 20:23] = True
+    found = paired_difference(of, over, 0.9)
+    assert found.value == pytest.approx(0.05)
+    error = math.sqrt((8 + 3 - 5**2 / 100) / 99) / 10  # of the mean of 8 ones, 3 minus ones and 89 zeros
+    assert found.high - found.value == pytest.approx(scipy.stats.t.ppf(0.95, 99) * error)
+    assert found.n == (100,)
+    swapped = paired_difference(over, of, 0.9)
+    assert (-swapped.high, -swapped.low) == pytest.approx((found.low, found.high))
+
+
+def test_pairing_helps_where_networks_miss_the_same_images():
+    """Two networks that err alike are told apart by fewer images than two that err independently."""
+    rng = np.random.default_rng(0)
+    hard = rng.random((1, 2000)) < 0.3
+    alike = paired_difference(hard ^ (rng.random((1, 2000)) < 0.02), hard ^ (rng.random((1, 2000)) < 0.02), 0.9)
+    apart = paired_difference(rng.random((1, 2000)) < 0.3, rng.random((1, 2000)) < 0.3, 0.9)
+    assert alike.high - alike.low < 0.5 * (apart.high - apart.low)
+
+
+def covered_by_images(seed_sd):
+    """How often the interval over images holds the true difference, 0, of arms whose seeds also drift by this SD."""
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(600):
+        hard = rng.beta(0.5, 1.0, 400)
+        of, over = (
+            rng.random((2, 400)) < np.clip(hard[None, :] + seed_sd * rng.standard_normal((2, 1)), 0, 1) for _ in "ab"
+        )
+        found = paired_difference(of, over, 0.9)
+        held.append(found.low <= 0 <= found.high)
+    return np.mean(held)
+
+
+def test_a_paired_interval_is_over_images_not_over_seeds():
+    """It holds the truth in 90% where seeds differ by their images alone, and in far fewer where they also drift."""
+    still, drifting = covered_by_images(0.0), covered_by_images(0.1)
+    print(f"covers {still:.3f} without a scatter of seeds, {drifting:.3f} with one")
+    assert still > 0.9 - 4 * math.sqrt(0.09 / 600)
+    assert drifting < 0.75
+
+
+def test_images_that_tell_nothing_apart_leave_a_spread():
+    """Two networks that miss the very same images are not known to be equal beyond one image."""
+    same = np.ones((2, 50), bool)
+    found = paired_difference(same, same, 0.9)
+    assert found.value == 0
+    assert found.high == pytest.approx(scipy.stats.t.ppf(0.95, 49) / 50)
+
+
+@pytest.mark.parametrize(("of", "over"), [((1, 4), (1, 5)), ((4,), (4,)), ((0, 4), (1, 4)), ((1, 1), (1, 1))])
+def test_a_paired_difference_needs_the_same_images(of, over):
+    """Unlike lengths would pair unlike images."""
+    with pytest.raises(ValueError, match="images"):
+        paired_difference(np.zeros(of, bool), np.zeros(over, bool), 0.9)

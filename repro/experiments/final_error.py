@@ -13,6 +13,7 @@ from pydantic import Field
 from repro import paper
 from repro.experiments import (
     CommonParameters,
+    Observation,
     Observed,
     Planned,
     decisive,
@@ -26,6 +27,7 @@ from repro.store import Trial, TrialSpec
 NAME = "final-error"
 NUMERICS = 1
 EVIDENCE = "measured"
+CONVERGED = "epochs-to-converge"
 UNITS = {
     "top1-error": "%",
     "top5-error": "%",
@@ -33,9 +35,12 @@ UNITS = {
     "ten-view-gain-top5": "points",
     "training-error": "%",  # top-1, centre view, of the images it was trained on
     "generalisation-gap": "points",  # top-1 of the test set minus training-error
-    "epochs-to-converge": "epochs",  # under the schedule `plateau`: until its last drop of the rate no longer helps
+    CONVERGED: "epochs",  # under the schedule `plateau`: until its last drop of the rate no longer helps
 }
 VIEWED = ("top1-error", "top5-error")
+EPOCH = 1 / math.sqrt(12)
+"""The standard deviation, in epochs, of a time that is read once an epoch."""
+
 TEST_IMAGES = "test-images"
 """The measurement of a trial that says how many images its errors are of."""
 
@@ -107,21 +112,49 @@ def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: M
 
 
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-    """Return what every trial ended with."""
-    return observe_each(every(arms, seeds, spec), done, role="scoring", resolution=resolution)
+    """Return what every trial ended with.
+
+    Under ``plateau``, one that had not converged at its last epoch would have taken longer: that is a lower bound.
+    Where none had, nothing is known of the time to converge.
+    """
+    each = every(arms, seeds, spec)
+    found = observe_each(each, done, role="scoring", resolution=resolution)
+    if CONVERGED not in found.values:
+        return found
+    ended = {(arm, t.spec.seed): t for arm, _, t in found.trials if t.status == "completed"}
+    whole = {arm: {o.seed: o for o in seen} for arm, seen in found.values[CONVERGED].items()}
+    for (arm, seed), t in ended.items():
+        if arms[arm].schedule == "plateau" and seed not in whole.setdefault(arm, {}):
+            bound = t.value("epochs-trained") / arms[arm].members  # those that converged count with their own time
+            whole[arm][seed] = Observation(seed, bound, False, t.identity, EPOCH)
+    times = {arm: tuple(seen[seed] for seed in seeds if seed in seen) for arm, seen in whole.items()}
+    return found._replace(values={**found.values, CONVERGED: times})
 
 
 def resolution(trial: Trial, metric: str) -> float:
-    """Return the standard deviation, in points, that a test set of this size alone gives an error between trainings.
+    """Return the standard deviation between trainings, in points, that a test set of this size gives an error alone.
 
-    sqrt(p (1 - p) / 2n) for an error p of n images. Source: Jordan (2024), arXiv 2304.01910. Infinite where the record
-    does not say n.
+    It is sqrt(p (1 - p) / 2n) for an error p of n images, and a floor. An image missed by a share q of all trainings
+    adds q (1 - q) / n^2 to the variance of the error, as trainings make their errors independently of one another
+    (Jordan 2024, arXiv 2304.01910; dependent ones would add to it). So the variance is at most p (1 - p) / n, where all
+    images are alike. Of trainings that answer an image by class k as often as class k is right, c_k, it is
+    sum c_k^2 (1 - c_k) / n, which for an image with the error e = 1 - sum c_k^2 lies between e (1 - e) / 2n and e / 2n,
+    with two classes on e / 2n: the sum is e / 2 times the mean of c_i + c_j over all pairs of classes, by c_i c_j, and
+    at least e (1 - e) / 2 because no c_k is above (1 + sum c_k^2) / 2. So e / 2n is no floor: with many classes it may
+    lie above p (1 - p) / n itself. Over images of unlike difficulty p (1 - p) / 2n stays below all the mixtures tried
+    (tests/test_resolution.py); the least that can be, p / n over the number of classes, needs images that are either
+    certain or a pure guess.
+
+    The gain by ten views is not an error, but at least its size is the share of the images on which the two differ; the
+    gap is taken as the error it holds. How many images a training error is of no record says: there are more of them
+    than of the test, so this errs to the careful side. Infinite where the record does not say n. Convergence is read
+    once an epoch, so its time, in epochs, scatters as if uniform in one.
     """
-    if UNITS.get(metric) == "epochs":
-        return 0.0
+    if metric == CONVERGED:
+        return EPOCH
     try:
         n = trial.value(TEST_IMAGES)
-        error = trial.value("top1-error-centre") / 100
+        share = abs(trial.value("top1-error-centre" if metric == "generalisation-gap" else metric)) / 100
     except KeyError:
         return math.inf
-    return 100 * math.sqrt(max(error * (1 - error), 1 / n) / (2 * n))
+    return 100 * math.sqrt(max(share * (1 - share), 1 / n) / (2 * n))

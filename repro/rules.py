@@ -1,0 +1,104 @@
+"""Which outcome an interval has, and the words for it: the table in README.md, "Verdicts", for one expectation."""
+
+import math
+
+from repro.spec import Expectation, Outcome, band_text, number_text, published_text
+from repro.stats import Estimate
+
+ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
+LOOSELY = "though not at the stricter level at which several expectations together are refuted"
+
+
+def outcome(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
+    """Return outcome and reason by the table: the first rule that matches.
+
+    ``i`` is the interval shown; ``refuting`` the one that may refute, wider where several expectations each could.
+    """
+    low, high = e.accept
+    band = f"the accepted band ({band_text(e)})"
+    if low <= i.low and i.high <= high and not _on_a_strict_bound(e, i):
+        return "REPRODUCED", f"{'it' if known(i) else 'the interval'} lies inside {band}"
+    below, above = refuting.high < low, refuting.low > high
+    if _on_a_strict_bound(e, i):  # more than 1 was claimed, and it is 1 exactly: on the band's edge, and outside
+        below, above = i.high <= low, i.low >= high
+    if e.null is not None:
+        if below if e.null <= low else above:
+            return "NOT_REPRODUCED", _shortfall(e, i)
+        if claimed_side(e, i):
+            larger, smaller = (i.low > high, i.high < low) if e.null <= low else (i.high < low, i.low > high)
+            size = f"but whether the size is in {band} is not resolved"
+            if larger or smaller:
+                size = f"and it is larger than {band}" if larger else f"but it is smaller than {band}, {LOOSELY}"
+            return "DIRECTION", f"the effect has the claimed direction, {size}"
+        if i.high < low or i.low > high:
+            return "INCONCLUSIVE", f"the interval misses {band}, {LOOSELY}"
+        return "INCONCLUSIVE", f"no effect ({e.null:g}) is not excluded, and neither is an effect in {band}"
+    if {"lower": above, "higher": below, None: below or above}[e.better]:
+        return "NOT_REPRODUCED", f"{'worse than' if e.better else 'outside'} {band}"
+    if (e.better == "lower" and i.high < low) or (e.better == "higher" and i.low > high):
+        return "DIRECTION", f"better than {band}"
+    if i.high < low or i.low > high:
+        return "INCONCLUSIVE", f"the interval misses {band}, {LOOSELY}"
+    return "INCONCLUSIVE", f"the interval lies neither inside nor outside {band}"
+
+
+def _on_a_strict_bound(e: Expectation, i: Estimate) -> bool:
+    """Whether a known value is the very bound that the paper says it lies beyond: "more than 1", and it is 1."""
+    edge = {">": e.accept[0], "<": e.accept[1]}.get(e.published.op)
+    return known(i) and edge is not None and i.value == edge == e.published.value
+
+
+def claimed_side(e: Expectation, i: Estimate) -> bool:
+    """Whether the interval excludes ``null`` on the side the claim is on; never where there is no ``null``."""
+    if e.null is None:
+        return False
+    return i.low > e.null if e.null <= e.accept[0] else i.high < e.null
+
+
+def _shortfall(e: Expectation, i: Estimate) -> str:
+    """Return how a refuted effect falls short: smaller, absent or reversed, and whether its direction holds."""
+    assert e.null is not None
+    if claimed_side(e, i):
+        return f"the effect is smaller than the accepted band ({band_text(e)}), though its direction holds"
+    if i.low <= e.null <= i.high:
+        return (
+            f"an effect in the accepted band ({band_text(e)}) is absent; no effect ({e.null:g}) is not excluded, "
+            "so not even the direction is shown"
+        )
+    return f"the effect is reversed: the interval lies beyond no effect ({e.null:g}), so the direction does not hold"
+
+
+def trend(e: Expectation, i: Estimate) -> tuple[Outcome, str]:
+    """Return the answer of a reduced condition, which can neither reproduce nor refute; ``e`` has a ``null``."""
+    assert e.null is not None
+    if claimed_side(e, i):
+        return "TREND_CONSISTENT", "on reduced data the effect has the claimed direction"
+    if not i.low <= e.null <= i.high:
+        return "TREND_CONTRARY", "on reduced data the effect has the opposite direction"
+    return "TREND_UNRESOLVED", "on reduced data no direction can be told"
+
+
+def describe(e: Expectation, estimate: Estimate, evidence: str) -> str:
+    """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the paper's 6``."""
+    n = " + ".join(map(str, estimate.n))
+    interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
+    text = f"{estimate.value:.3g} ({interval}, n = {n})"
+    if known(estimate):
+        text = f"{number_text(estimate.value)}, {evidence}"
+    if e.published_value:
+        return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
+    said = f"“{e.published.words}”" if e.published.words else published_text(e)
+    return f"{text}, where the paper says {said}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times" if abs(ratio) < 9.995 else f"{ratio:.3g} times"
+
+
+def known(estimate: Estimate) -> bool:
+    """Whether a value is computed, not measured: an interval without width."""
+    return estimate.low == estimate.high
+
+
+def _bound(value: float) -> str:
+    return ("∞" if value > 0 else "-∞") if math.isinf(value) else f"{value:.3g}"

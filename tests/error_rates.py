@@ -1,0 +1,117 @@
+"""How often the judge is wrong, as a page: ``python tests/error_rates.py [REPETITIONS] > docs/error-rates.md``."""
+
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from scipy.stats import binomtest
+from worlds import SHARES, World, difference_worlds, failed_worlds, most, other_worlds, simulate, stopped, wrong
+
+from repro.power import chances
+
+REPETITIONS = 2000
+
+
+def _told(count: int, repetitions: int, mark: bool = False) -> str:
+    text = f"{100 * count / repetitions:.1f}"
+    return f"**{text}**" if mark else text
+
+
+def _row(world: World, repetitions: int) -> str:
+    rates, bad = simulate(world, repetitions), wrong(world)
+    e = world.claim.expect[0]
+    cells = [
+        _told(rates.outcomes[o], repetitions, o in bad)
+        for o in ("REPRODUCED", "DIRECTION", "INCONCLUSIVE", "NOT_REPRODUCED", "ERROR")
+    ]
+    computed = ""
+    if not world.note:
+        expected = chances(e, world.truth, world.sds, world.n)
+        computed = f"{100 * expected.reproduced:.1f}, {100 * expected.not_reproduced:.1f}"
+    return f"| {world.label} | {' | '.join(cells)} | {_told(rates.covered, repetitions)} | {computed} |"
+
+
+def page(repetitions: int) -> Iterator[str]:
+    """Yield the lines of docs/error-rates.md."""
+    worlds = [*difference_worlds(), *other_worlds(), *failed_worlds()]
+    at_five = binomtest(round(0.05 * repetitions), repetitions).proportion_ci(0.95)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "pydantic"))
+    yield PROSE.format(
+        worlds=len(worlds), repetitions=f"{repetitions:,}", low=100 * at_five.low, high=100 * at_five.high,
+        most=100 * most(repetitions) / repetitions, versions=f"Python {platform.python_version()}, {versions}",
+        command="python tests/error_rates.py" + ("" if repetitions == REPETITIONS else f" {repetitions}"),
+    )  # fmt: skip
+    yield HEAD
+    for world in worlds:
+        yield _row(world, repetitions)
+    yield LOOKED
+    for truth, sd in ((0.7, 0.35), (1.4, 0.35), (0.0, 0.35)):
+        for name, share in SHARES.items():
+            told = stopped(truth, sd, repetitions, share)
+            cells = [_told(told[o], repetitions) for o in ("REPRODUCED", "NOT_REPRODUCED")]
+            other = repetitions - told["REPRODUCED"] - told["NOT_REPRODUCED"]
+            yield f"| {truth:g} | {name} | {' | '.join(cells)} | {_told(other, repetitions)} |"
+
+
+PROSE = """# How often a verdict is wrong
+
+A verdict rests on a few seeds, so it can be wrong. How often is not a matter of opinion: in a simulated world the
+truth is known, so one can draw the seeds, judge, and count. Every row below is such a world: {repetitions} claims,
+each with fresh records of its own, judged by the same `judge` that judges real ones. Nothing here was trained.
+
+How to read it:
+
+- *truth* is what the claim would come to with endless seeds; *SD* is how far one seed is from the next, in points of
+  error (for a ratio: of the logarithm, so 0.1 is about 10%); *n* is seeds an arm.
+- The claims: a *difference* of 1.4 points, accepted from 0.7 to 2.1; an absolute *value* of 37.5%, accepted from 36.2
+  to 38.8, lower is better; a *ratio* of 6, accepted from 4 to 9. No effect is a difference of 0, a ratio of 1.
+- Outcomes are in percent of the claims of a row. Those in **bold** would be wrong in that world. On the edge of the
+  band (0.7, 2.1, 36.2, 38.8, 4, 9) both `REPRODUCED` and `NOT_REPRODUCED` are; each is to come out at most 5 times in
+  100.
+- *covers*: how often the 90% interval held the truth. *computed*: the chances of `REPRODUCED` and `NOT_REPRODUCED` by
+  `repro.power`, which simulates nothing; the two ways should agree.
+- {repetitions} claims tell a rate of 5% as {low:.1f} to {high:.1f} in 19 rows of 20. The tests let it show as
+  {most:.1f} at most, which chance alone passes once in a million rows.
+
+What it says:
+
+- With the truth inside the band, more noise gives fewer `REPRODUCED`, not more; outside it, noise does not bring them
+  past 5% (but see the next line, and the last). It makes a verdict `DIRECTION` or `INCONCLUSIVE`, not wrong. A failed
+  trial is an `ERROR` every time.
+- Two arms with like spreads are judged a little more strictly than asked at 3 seeds (4% for 5%), as Welch's interval is
+  wide there. Where one arm scatters six times as much as the other it is the other way: 5.4% at 3 seeds and 5.1% at 5,
+  the most there can be (computed).
+- An arm that is cut off at its limit can show a direction or refute; its open side reproduces nothing.
+- The rates hold for seeds that scatter normally. In a difference, *skewed* ones (exponential) and *long-tailed* ones
+  (Laplace) do little harm. An absolute value has nothing to cancel a skew against: exponential seeds make an end of
+  its interval miss three times as often as it says. The error of a test set, a mean over many images, is near normal.
+
+`{command} > docs/error-rates.md` made this page with {versions}; {worlds} worlds.
+The generators' seeds are fixed, so the same versions give the same page. `tests/test_worlds.py` holds a part of it to
+these limits in each run of the suite, and all of it in `make long`.
+
+## One look
+"""
+
+HEAD = (
+    "| claim | truth | SD | n | REPRODUCED | DIRECTION | INCONCLUSIVE | NOT_REPRODUCED | ERROR | covers | computed |\n"
+    f"|{'---|' * 11}"
+)
+
+LOOKED = """
+## Looking more than once
+
+Who runs 3 seeds, looks, goes on to 5 where the size is not decided, and then to 10, has three chances to be wrong. The
+claim is the difference of 1.4 points, SD 0.35. Our rule cannot know how many looks are still to come, so it charges
+each one as the last of those so far: alpha, then a half of it, then a third. With the truth on the band's edge (0.7)
+that takes back most of the excess over 5%, not all of it; who plans three looks from the start, at a third each, stays
+below.
+
+| truth | rule | REPRODUCED | NOT_REPRODUCED | neither |
+|---|---|---|---|---|"""
+
+
+if __name__ == "__main__":
+    for line in page(int(sys.argv[1]) if len(sys.argv) > 1 else REPETITIONS):
+        print(line, flush=True)
