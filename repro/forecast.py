@@ -56,11 +56,13 @@ class Machines(NamedTuple):
 
 
 def left(
-    claims: Mapping[str, Claim], trials: Sequence[Trial], looks: reuse.Looks, *, scales: Sequence[str], device: str,
+    claims: Mapping[str, Claim], trials: Sequence[Trial], asked: reuse.Demand, *, scales: Sequence[str], device: str,
     gpus: int, data: Path | None, seeds: int | None = None, condition: str | None = None,
 ) -> list[Left]:  # fmt: skip
-    """Return what is left of each condition of these scales (or of the one named), in the registry's order."""
-    asked = reuse.demand(claims, trials, looks)
+    """Return what is left of each condition of these scales (or of the one named), in the registry's order.
+
+    ``asked`` is all that the registry asks for, so that a trial which another claim uses is not taken for stale.
+    """
     apart = [reuse.stale(trial, asked) for trial in trials]
     wasted: dict[tuple[str, str], int] = {}
     for one in apart:

@@ -6,7 +6,7 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from repro import experiments, folders, forecast, registry, store
+from repro import experiments, folders, forecast, registry, reuse, store
 from repro.cli import main
 from repro.forecast import Machines, fit, left, makespan
 from repro.store import Measurement, Trial
@@ -17,7 +17,7 @@ LRN = {"lrn-error": REGISTRY["lrn-error"]}
 
 def _left(claims=LRN, trials=(), **options):
     given = {"scales": ("reduced",), "device": "cpu", "gpus": 0, "data": None} | options
-    return left(claims, trials, {}, **given)
+    return left(claims, trials, reuse.demand(REGISTRY, trials, {}), **given)
 
 
 def _done(arm, seed, speed=100.0):
@@ -147,3 +147,12 @@ def test_a_record_that_cannot_be_used_is_told(tmp_path):
     path = next((tmp_path / "trials").glob("*/record.json"))
     path.write_text("{")
     assert "not used" in _plan("lrn-error", "--store", tmp_path).stderr
+
+
+def test_a_trial_that_another_claim_uses_is_not_stale(tmp_path):
+    """Every static claim shares the network that another one counted."""
+    other = REGISTRY["neurons"].conditions["static"]
+    spec = experiments.get("count").spec(next(iter(other.arms.values())), 0)
+    store.save(tmp_path, Trial(spec=spec, data_digest="d", status="completed"))
+    row = next(line for line in _plan("parameters", "--store", tmp_path).stdout.splitlines() if "static" in line)
+    assert row.split()[3] == "-"

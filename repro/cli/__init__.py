@@ -3,7 +3,7 @@
 import click
 
 from repro import __version__
-from repro.cli import claims, planning, records
+from repro.cli import claims, judging, planning, records
 from repro.cli.data import data
 from repro.cli.group import Group
 from repro.cli.run import run
@@ -37,7 +37,7 @@ def doctor(ctx: click.Context, /) -> None:
 for command in (
     *(claims.list_claims, claims.show, claims.check, claims.new),
     *(planning.plan, run, planning.explain),
-    *(records.report, records.publish),
+    *(records.report, judging.judge, judging.diff, records.publish),
     data,
 ):
     main.add_command(command)

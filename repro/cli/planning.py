@@ -33,14 +33,16 @@ def plan(
 
     Unless --scale or --condition says otherwise: every condition of the claims named, or all of paper and reduced.
     """
-    from repro import forecast, registry
+    from repro import forecast, registry, reuse
     from repro import plan as planning
     from repro import store as stores
     from repro.report import plans
     from repro.report.console import terminal
 
     directory = registry_folder(claims)
-    found = {id_: claim_named(directory, id_) for id_ in ids} if ids else registry.load_registry(directory)
+    named = {id_: claim_named(directory, id_) for id_ in ids}
+    everything = registry.load_registry(directory)
+    found = named or everything
     if condition is not None:
         for claim in found.values() if ids else ():
             planning.named(claim, condition)
@@ -58,9 +60,9 @@ def plan(
             click.echo(line)
         ctx.exit(0 if chosen else NOTHING)
     scales = (scale,) if scale else planning.SCALES if ids else ("paper", "reduced")
+    asked = reuse.demand(everything, trials, stores.load_looks(store))
     left = forecast.left(
-        found, trials, stores.load_looks(store), scales=scales, device=device, gpus=over.gpus, data=data, seeds=seeds,
-        condition=condition,
+        found, trials, asked, scales=scales, device=device, gpus=over.gpus, data=data, seeds=seeds, condition=condition,
     )  # fmt: skip
     if not left:
         click.echo("0 planned: no claim has such a condition")
@@ -68,6 +70,10 @@ def plan(
     terminal().print(plans.table(left))
     for line in plans.together(left, over, device):
         click.echo(line)
+    if ids:
+        click.echo("\nWhat the planned seeds resolve:")
+        for line in plans.resolved(found, left, trials, seeds):
+            click.echo(line)
 
 
 @click.command()

@@ -2,52 +2,94 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from repro.cli.group import Usage
 from repro.cli.options import claims_option, registry_folder, store_option
 from repro.problem import DONE, NOT_DONE, NOTHING, REFUTED
+
+if TYPE_CHECKING:
+    from repro.report.against import Turn
 
 
 @click.command()
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), is_flag=False, flag_value=Path("report.html"),
               help="Write the page to a file; report.html where none is named.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (schema 1).")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print the report as Markdown.")
+@click.option("--json", "form", flag_value="json", help="Print the report as JSON (schema 1).")
+@click.option("--markdown", "form", flag_value="markdown", help="Print the report as Markdown.")
+@click.option("--csv", "form", flag_value="csv", help="Print the report as CSV, a row a number.")
+@click.option("--junit", "form", flag_value="junit", help="Print the report as JUnit XML, a test case a claim.")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), metavar="OLD",
+              help="Say what changed since OLD: a store, or a report saved with --json.")  # fmt: skip
 @claims_option
 @store_option
 @click.pass_context
 def report(
-    ctx: click.Context, /, html: Path | None, as_json: bool, as_markdown: bool, claims: Path | None, store: Path
+    ctx: click.Context, /, html: Path | None, form: str | None, against: Path | None, claims: Path | None, store: Path
 ) -> None:
     """Report every claim of the registry, judged from the records."""
     from repro import registry
-    from repro.report import summary, tables
-    from repro.report.console import terminal
-    from repro.store import write_atomically
+    from repro.report import against as older
+    from repro.report import summary
 
-    found = summary.summarise(registry.load_registry(registry_folder(claims)), store)
+    if form and html:
+        raise Usage(f"--html writes a file and --{form} prints: ask for one of them")
+    if form in ("markdown", "csv", "junit") and against:
+        raise Usage(f"--against goes with the terminal, --html or --json, not with --{form}")
+    known = registry.load_registry(registry_folder(claims))
+    found = summary.summarise(known, store)
     for problem in found["problems"]:
         click.echo(f"repro: not used: {problem}", err=True)
-    if as_json:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-    elif as_markdown:
-        from repro.report import markdown
-
-        click.echo(markdown.render(found), nl=False)
+    changed = older.turns(older.load(against, known), found) if against else None
+    if form:
+        click.echo(_printed(found, form, changed), nl=False)
+    elif html is not None:
+        _write_page(html, found, store, changed)
     else:
-        if html is not None:
-            from repro.report import page
-
-            write_atomically(html, page.render(found, store).encode())
-            click.echo(f"wrote {html}")
-        else:
-            terminal().print(tables.claims(found))
-        click.echo(summary.counts_line(found["claims"]))
+        _show(found, changed)
     if any(claim["outcome"] == "ERROR" for claim in found["claims"]):
         ctx.exit(NOT_DONE)
     if summary.refuted(found["claims"]):
         ctx.exit(REFUTED)
+
+
+def _printed(found: dict[str, Any], form: str, changed: "list[Turn] | None") -> str:
+    """Return the report in a form for programs."""
+    if form == "json":
+        more = {} if changed is None else {"changes": [change._asdict() for change in changed]}
+        return json.dumps(found | more, indent=1, ensure_ascii=False) + "\n"
+    from repro.report import flat, junit, markdown
+
+    render = {"markdown": markdown.render, "csv": flat.render, "junit": junit.render}[form]
+    return render(found)
+
+
+def _write_page(path: Path, found: dict[str, Any], store: Path, changed: "list[Turn] | None") -> None:
+    from repro.report import page, summary
+    from repro.store import write_atomically
+
+    beside = path.resolve().parent == store.resolve()  # then its links to the raw records lead somewhere
+    write_atomically(path, page.render(found, store, linked=beside, changes=changed).encode())
+    click.echo(f"wrote {path}")
+    click.echo(summary.counts_line(found["claims"]))
+
+
+def _show(found: dict[str, Any], changed: "list[Turn] | None") -> None:
+    from repro.report import against, sections, summary, tables
+    from repro.report.console import terminal
+
+    console = terminal()
+    if changed is None:
+        console.print(tables.claims(found))
+        if note := sections.stale_text(found):
+            click.echo(f"note: {note}")
+    else:
+        if changed:
+            console.print(against.table(changed))
+        click.echo(against.told(changed, found))
+    click.echo(summary.counts_line(found["claims"]))
 
 
 @click.command()

@@ -1,12 +1,15 @@
 """What is left to run, for the terminal: a row a condition, what it takes together, and what a budget has room for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 
+from repro import resolve
 from repro.forecast import Fit, Left, Machines, makespan
 from repro.plan import duration
+from repro.spec import Claim
+from repro.store import Trial
 
 
 def table(found: Sequence[Left]) -> Table:
@@ -48,12 +51,30 @@ def together(found: Sequence[Left], machines: Machines, device: str) -> list[str
     where += f" with {machines.gpus} GPU{'s' if machines.gpus > 1 else ''} each" if machines.gpus else ", CPU"
     took = f"{duration(sum(tasks))} of one {device}, {duration(makespan(tasks, machines.workers))} on {where}"
     place = "GPU" if machines.gpus else "machine"
-    told = f"{len(tasks)} trials left in {len(open_)} conditions: {took}"
+    told = f"{_count(len(tasks), 'trial')} left in {_count(len(open_), 'condition')}: {took}"
+    if not tasks:
+        return ["no trials left that can be run here"]
     lines = [f"{told}, one trial a {place} at a time, the longest first"]
     if any(not left.measured for left in open_):
         lines.append("* at the speed that the claim file assumes: no like trial was timed on such a device yet")
     if any(left.seconds for left in open_):
         lines.append("times are upper bounds: a trial that reaches its target sooner, or a shared one, takes less")
+    return lines
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def resolved(
+    claims: Mapping[str, Claim], found: Sequence[Left], trials: Sequence[Trial], seeds: int | None
+) -> list[str]:
+    """Return a line for each expectation of each condition: how often its planned seeds would answer."""
+    lines = []
+    for left in found:
+        condition = claims[left.claim].conditions[left.condition]
+        found_here = resolve.resolves(claims[left.claim], condition, trials, condition.seeds[:seeds])
+        lines += [f"{left.claim} {left.condition}, {resolve.sentence(r, left.scale)}" for r in found_here]
     return lines
 
 

@@ -1,0 +1,93 @@
+"""What was expected when a claim was run: a band that is moved afterwards is shown as moved.
+
+    STORE/bands/<claim>.json    the claim's expectations, as each run that found them changed wrote them, oldest first
+
+A band is fixed before running. The first run under a store writes it down; where the claim file says something else
+later, the verdict follows the file and a line says what it was.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from repro.spec import Claim, Expectation, band_text, name_text, published_text
+from repro.store import SCHEMA, Frozen, StoreError, faults_in, write_atomically
+
+
+class Bands(Frozen):
+    """A claim's expectations in words, by name, in the order in which they were found changed."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    claim: str
+    versions: tuple[dict[str, str], ...]
+
+
+def now(claim: Claim) -> dict[str, str]:
+    """Return what a claim file expects at present, in words, by the expectation's name."""
+    return {_name(e): _words(e) for e in claim.expect}
+
+
+def _name(e: Expectation) -> str:
+    return name_text(e) + (f" under {', '.join(e.conditions)}" if e.conditions else "")
+
+
+def _words(e: Expectation) -> str:
+    none = "" if e.null is None else f", no effect at {e.null:g}"
+    return f"{band_text(e)} for a published {published_text(e)}{none}"
+
+
+def note(root: Path, claim: Claim) -> None:
+    """Write down what a claim expects, unless that is what was written last. Raises StoreError."""
+    versions = load(root, claim.id)
+    if versions and versions[-1] == now(claim):
+        return
+    add(root, claim.id, [now(claim)])
+
+
+def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
+    """Write further versions behind those that are there, none twice in a row. Raises StoreError."""
+    found = list(load(root, claim))
+    for version in versions:
+        if version not in found[-1:]:
+            found.append(version)
+    text = Bands(claim=claim, versions=tuple(found)).model_dump_json(by_alias=True)
+    write_atomically(_path(root, claim), text.encode() + b"\n")
+
+
+def claims(root: Path) -> list[str]:
+    """Return the claims that something was written for, by id."""
+    return sorted(path.stem for path in (root / "bands").glob("*.json"))
+
+
+def load(root: Path, claim: str) -> tuple[dict[str, str], ...]:
+    """Return what was written for a claim, oldest first; empty where nothing was. Raises StoreError."""
+    path = _path(root, claim)
+    try:
+        found = Bands.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValidationError) as error:
+        told = faults_in(error, Bands)[0] if isinstance(error, ValidationError) else error.strerror
+        raise StoreError(f"{path}: not a usable record of bands ({told}); remove or restore it") from error
+    if found.claim != claim:
+        raise StoreError(f"{path}: its content is that of {found.claim}; remove or restore it")
+    return found.versions
+
+
+def _path(root: Path, claim: str) -> Path:
+    return root / "bands" / f"{claim}.json"
+
+
+def changed(root: Path, claim: Claim) -> list[str]:
+    """Return a line for each expectation that is not what it was when the claim was first run. Raises StoreError."""
+    versions = load(root, claim.id)
+    if not versions:
+        return []
+    was, is_ = versions[0], now(claim)
+    lines = [
+        f"band changed since the first run: {n} was {was[n]}, is {is_[n]}" for n in is_ if was.get(n, is_[n]) != is_[n]
+    ]
+    lines += [f"expected since the first run: {n}, {is_[n]}" for n in is_ if n not in was]
+    lines += [f"no longer expected since the first run: {n}, {was[n]}" for n in was if n not in is_]
+    return lines

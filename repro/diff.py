@@ -1,0 +1,106 @@
+"""Two stores side by side: which verdicts changed, and whether their estimates differ by more than chance."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from repro import judge, store
+from repro.spec import Claim, Expectation, Outcome, name_text
+from repro.stats import Estimate, Sample, contrast_interval, log_sample, sample
+
+CONFIDENCE = 0.9
+
+
+class Change(NamedTuple):
+    """One expectation under both stores; ``difference`` is new - old, for a ratio new/old, with its interval.
+
+    It is None where there is nothing to test, and ``note`` then says why.
+    """
+
+    name: str
+    old: Estimate | None
+    new: Estimate | None
+    difference: Estimate | None
+    note: str
+    ratio: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the difference excludes none."""
+        i = self.difference
+        return i is not None and not i.low <= (1.0 if self.ratio else 0.0) <= i.high
+
+
+class Row(NamedTuple):
+    """One condition of a claim under both stores."""
+
+    claim: str
+    condition: str
+    headline: bool
+    old: Outcome
+    new: Outcome
+    changes: tuple[Change, ...]
+
+
+def compare(registry: Mapping[str, Claim], old: Path, new: Path) -> list[Row]:
+    """Return every condition that was run in either store, judged by today's rules in both. Raises StoreError."""
+    loaded = [(store.load(root)[0], store.load_looks(root)) for root in (old, new)]
+    rows = []
+    for claim in registry.values():
+        a, b = (judge.judge_all(claim, trials, looks) for trials, looks in loaded)
+        rows += [
+            Row(claim.id, name, name == claim.headline, a[name].outcome, b[name].outcome, _changes(a[name], b[name]))
+            for name in claim.conditions
+            if a[name].observed.trials or b[name].observed.trials
+        ]
+    return rows
+
+
+def _changes(old: judge.Verdict, new: judge.Verdict) -> tuple[Change, ...]:
+    before = {name_text(j.expectation): j for j in old.judged}
+    after = {name_text(j.expectation): j for j in new.judged}
+    return tuple(
+        _change(name, old, new, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])
+    )
+
+
+def _change(
+    name: str, old: judge.Verdict, new: judge.Verdict, before: judge.Judged | None, after: judge.Judged | None
+) -> Change:
+    a, b = before.estimate if before else None, after.estimate if after else None
+    if a is None or b is None or before is None:
+        return Change(name, a, b, None, "only in one of them" if a or b else "in neither")
+    one, other = (_trials(verdict) for verdict in (old, new))
+    if one == other:
+        return Change(name, a, b, None, "the same trials")
+    if one & other:
+        return Change(name, a, b, None, f"{len(one & other)} trials are in both: no test of independent runs")
+    samples = [_samples(before.expectation, verdict) for verdict in (old, new)]
+    if not all(samples):
+        return Change(name, a, b, None, "an arm missed its target, or the largest of several is compared: no test")
+    signs = [-1.0 if i % 2 else 1.0 for i in range(len(samples[1]))]
+    found = contrast_interval([*samples[1], *samples[0]], [*signs, *(-sign for sign in signs)], CONFIDENCE)
+    ratio = before.expectation.statistic == "ratio"
+    if ratio:
+        found = found._replace(value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
+    change = Change(name, a, b, found, "no difference shown", ratio)
+    return change._replace(note="they differ") if change.differs else change
+
+
+def _trials(verdict: judge.Verdict) -> frozenset[str]:
+    return frozenset(trial.identity for _, _, trial in verdict.observed.trials)
+
+
+def _samples(e: Expectation, verdict: judge.Verdict) -> list[Sample]:
+    """Return the sample of each arm that ``e`` compares, empty where one cannot be tested."""
+    if e.statistic in ("max", "proportion"):
+        return []
+    make = log_sample if e.statistic == "ratio" else sample
+    found = []
+    for arm in (e.of,) if e.over is None else (e.of, e.over):
+        group = verdict.observed.values.get(e.observables[0], {}).get(arm, ())
+        if not group or not all(o.exact for o in group):
+            return []
+        found.append(make([o.value for o in group], max(o.resolution for o in group)))
+    return found

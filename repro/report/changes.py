@@ -1,0 +1,53 @@
+"""Two stores side by side, for the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from repro.diff import Change, Row
+from repro.report.console import outcome
+from repro.spec import number_text
+from repro.stats import Estimate
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Return one row a condition: its verdicts, its estimates, and the test of their difference."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("claim", "condition", "old", "new", "old (90%)", "new (90%)", "new against old"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row.claim, row.condition + (" *" if row.headline else ""), outcome(row.old), outcome(row.new),
+            "\n".join(_interval(c.old) for c in row.changes) or "-",
+            "\n".join(_interval(c.new) for c in row.changes) or "-",
+            "\n".join(map(_difference, row.changes)) or "-",
+        )  # fmt: skip
+    return table
+
+
+def _interval(i: Estimate | None) -> str:
+    if i is None:
+        return "-"
+    if i.low == i.high:
+        return number_text(i.value)
+    return f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}] n={'+'.join(map(str, i.n))}"
+
+
+def _difference(change: Change) -> str:
+    if change.difference is None:
+        return change.note
+    i = change.difference
+    kind = "times" if change.ratio else "more"
+    return f"{i.value:.3g} {kind} [{i.low:.3g}, {i.high:.3g}]: {change.note}"
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """Return in one line how many verdicts changed, and how many estimates differ by more than chance."""
+    tested = [change for row in rows for change in row.changes if change.difference is not None]
+    changed = sum(row.old != row.new for row in rows)
+    differ = sum(change.differs for change in tested)
+    return (
+        f"{len(rows)} conditions compared: {changed} verdicts changed; {len(tested)} estimates tested at 10%, "
+        f"{differ} differ, where chance alone would make about {0.1 * len(tested):.1f} differ"
+    )

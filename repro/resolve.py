@@ -1,0 +1,158 @@
+"""What a condition's planned seeds can resolve: power by the claim's own band, before anything is run."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from repro import experiments
+from repro.power import chances, required_n
+from repro.spec import Claim, Condition, Expectation, expectations, name_text
+from repro.stats import log_sample, proportion_interval, sample
+from repro.store import Trial
+
+TEST_IMAGES = {
+    "ilsvrc-2010": 150_000, "ilsvrc-2012": 50_000, "imagenette160": 3_925, "tiny-imagenet-32": 10_000,
+    "cifar10": 10_000,
+}  # fmt: skip
+"""Images an error is taken of; the validation half where the test half has no public labels."""
+
+ASSUMED_LOG_SD = 0.1
+"""Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
+
+SEEDS_LOOKED_AHEAD = 50
+WANTED = 0.8
+
+
+class Resolved(NamedTuple):
+    """What ``n`` seeds an arm say about one expectation; chances in 0..1, None where nothing can be computed."""
+
+    name: str
+    n: int
+    sd: float | None
+    """Standard deviation over the seeds of an arm, in the metric's unit; of the logarithm for a ratio."""
+    source: str
+    """Where the standard deviation is from, or why there is none."""
+    if_true: float | None
+    """Of REPRODUCED (under reduced data: of the claimed direction), were the published value the truth."""
+    if_null: float | None
+    """Of NOT_REPRODUCED, were there no effect; None also where the claim has no null, or the data are reduced."""
+    needed: int | None
+    """Seeds an arm for a chance of 80% where the claim is true; None where not even 50 would do."""
+    detects: float | None = None
+    """The value whose direction these seeds show 80 times in 100; None where nothing says what no effect is."""
+
+
+def resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Resolved]:
+    """Return what the seeds resolve of each expectation under a condition, from spreads measured so far.
+
+    Without trials the least spread there can be stands in: that of the test set, or a tenth of a time.
+    """
+    wanted = [] if condition.scale == "smoke" else expectations(claim, condition.name)
+    experiment = experiments.get(claim.experiment)
+    done = {trial.spec.key: trial for trial in trials}
+    values = experiment.observe(condition.arms, condition.seeds, done).values
+    return [_resolved(e, condition, experiment, values, len(seeds), len(wanted)) for e in wanted]
+
+
+def _resolved(
+    e: Expectation, condition: Condition, experiment: Any, values: Any, n: int, together: int
+) -> Resolved:  # fmt: skip
+    nothing = Resolved(name_text(e), n, None, "", None, None, None)
+    if condition.scale == "static":
+        return nothing._replace(source="computed, so known without a spread")
+    truth = e.published.number if e.published.op == "=" or e.null is None else None  # "more than 1" has no size
+    if condition.scale == "reduced" and e.null is None:
+        return nothing._replace(source="an absolute value is not tested on reduced data")
+    if e.statistic == "proportion":
+        truth = e.accept[1] if truth is None else truth  # "every run" is a share of one
+        return nothing._replace(source="exact, of so many runs", if_true=_share(e, truth, n), needed=_enough(e, truth))
+    if e.statistic == "max":
+        return nothing._replace(source="the largest of several has no simple power")
+    sd, source = _spread(e, condition, experiment, values)
+    if sd is None:
+        return nothing._replace(source=source)
+    sds = (sd,) * (1 + e.compares)
+    nothing = nothing._replace(sd=sd, source=source, detects=_detects(e, sds, n, together))
+    if truth is None:
+        return nothing
+    field = "shown" if condition.scale == "reduced" else "reproduced"
+    if_true = getattr(chances(e, truth, sds, n, together=together), field)
+    needed = required_n(e, truth, sds, wanted=field, power=WANTED, limit=SEEDS_LOOKED_AHEAD, together=together)
+    if_null = None
+    if e.null is not None and condition.scale != "reduced":
+        if_null = chances(e, e.null, sds, n, together=together).not_reproduced
+    return nothing._replace(if_true=if_true, if_null=if_null, needed=needed)
+
+
+def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) -> tuple[float | None, str]:
+    """Return the standard deviation over seeds to plan with and where it is from; None and why there is none."""
+    make = log_sample if e.statistic == "ratio" else sample
+    groups = [values.get(e.observables[0], {}).get(arm, ()) for arm in (e.of, e.over) if arm is not None]
+    if all(len(group) > 1 for group in groups):
+        found = [make([o.value for o in group], max(o.resolution for o in group)) for group in groups]
+        sd = math.sqrt(sum(s.variance for s in found) / len(found))
+        return (sd or None), "measured" if sd else "seeds agree to the last digit"
+    if e.statistic == "ratio":
+        return ASSUMED_LOG_SD, "assumed until measured"
+    images = TEST_IMAGES.get(condition.any_arm.dataset)
+    if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
+        return 100 * math.sqrt(0.25 / (2 * images)), f"of {images:,} test images alone, at an error of one half"
+    return None, "no spread known before it is measured"
+
+
+def _detects(e: Expectation, sds: tuple[float, ...], n: int, together: int) -> float | None:
+    """Return the effect nearest to none whose direction is shown four times in five, found by halving."""
+    if e.null is None or n < 2:
+        return None
+    side = 1.0 if e.null <= e.accept[0] else -1.0
+    near, far = 0.0, 100 * max(sds)
+    for _ in range(30):
+        middle = (near + far) / 2
+        truth = e.null * math.exp(side * middle) if e.statistic == "ratio" else e.null + side * middle
+        seen = chances(e, truth, sds, n, together=together).shown >= WANTED
+        near, far = (near, middle) if seen else (middle, far)
+    return e.null * math.exp(side * far) if e.statistic == "ratio" else e.null + side * far
+
+
+def _share(e: Expectation, truth: float, n: int) -> float:
+    """Return the chance that the interval of a share of ``n`` runs lies inside the band, with a true share of one."""
+    from scipy.stats import binom
+
+    low, high = e.accept
+    inside = 0.0
+    for k in range(n + 1):
+        ones = [1.0] * k + [0.0] * (n - k)
+        i = proportion_interval(sample(ones), 0.9)
+        inside += float(binom.pmf(k, n, truth)) if low <= i.low and i.high <= high else 0.0
+    return inside
+
+
+def _enough(e: Expectation, truth: float) -> int | None:
+    return next((n for n in range(1, SEEDS_LOOKED_AHEAD + 1) if _share(e, truth, n) >= WANTED), None)
+
+
+def sentence(r: Resolved, scale: str) -> str:
+    """Return in one sentence what the seeds resolve."""
+    seeds = f"{r.n} seed{'s' if r.n != 1 else ''} an arm"
+    if r.if_true is None and r.detects is None:
+        return f"{r.name}: {r.source}"
+    spread = f", SD {r.sd:.2g} ({r.source})" if r.sd is not None else f" ({r.source})"
+    parts = []
+    if r.if_true is not None:
+        what = "show the claimed direction" if scale == "reduced" else "say REPRODUCED"
+        told = f"{what} {_of_100(r.if_true)} if it is true as published"
+        if r.if_true < WANTED:
+            far = f"not even {SEEDS_LOOKED_AHEAD} would"
+            told += f" ({f'{r.needed} would' if r.needed else far} 80 times)"
+        parts.append(told)
+    if r.if_null is not None:
+        parts.append(f"NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
+    if r.detects is not None:
+        parts.append(f"show the direction of a true {r.detects:.2g} 80 times in 100")
+    return f"{r.name}: {seeds}{spread} {', '.join(parts)}"
+
+
+def _of_100(chance: float) -> str:
+    return f"{100 * chance:.0f} times in 100" if 0.01 <= chance <= 0.99 else (
+        "less than once in 100" if chance < 0.01 else "more than 99 times in 100"
+    )  # fmt: skip

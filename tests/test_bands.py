@@ -1,0 +1,88 @@
+"""A band that is moved after a run is shown as moved."""
+
+import pytest
+from click.testing import CliRunner
+
+from repro import bands, folders, publishing, registry, store
+from repro.cli import main
+from repro.store import StoreError, Trial, TrialSpec
+
+SOURCE = folders.default_claims()
+CLAIM = registry.load_claim(SOURCE / "parameters.toml")
+
+
+@pytest.fixture
+def claims(tmp_path):
+    """A registry of one claim whose band can be edited."""
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    (folder / "parameters.toml").write_text((SOURCE / "parameters.toml").read_text())
+    return folder
+
+
+def _moved(claims, accept):
+    path = claims / "parameters.toml"
+    text = path.read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("accept"))
+    path.write_text(text.replace(line, accept))
+    return registry.load_claim(path)
+
+
+def test_the_first_run_writes_the_band_down_and_a_later_one_does_not_move_it(tmp_path, claims):
+    store_ = tmp_path / "runs"
+    bands.note(store_, CLAIM)
+    bands.note(store_, CLAIM)
+    assert bands.load(store_, "parameters") == (bands.now(CLAIM),)
+    assert bands.changed(store_, CLAIM) == []
+    moved = _moved(claims, "accept = [1.0, 99e6]")
+    (told,) = bands.changed(store_, moved)
+    assert told.startswith("band changed since the first run: parameters of net was ")
+    assert "is 1 to 99,000,000" in told
+    bands.note(store_, moved)
+    assert len(bands.load(store_, "parameters")) == 2
+    assert bands.changed(store_, moved) == [told]
+
+
+def test_an_expectation_that_came_or_went_is_told(tmp_path):
+    none = CLAIM.model_copy(update={"expect": ()})
+    bands.note(tmp_path, CLAIM)
+    assert bands.changed(tmp_path, none)[0].startswith("no longer expected since the first run: parameters of net")
+    bands.note(tmp_path / "other", none)
+    assert bands.changed(tmp_path / "other", CLAIM)[0].startswith("expected since the first run: parameters of net")
+
+
+def test_a_store_from_before_there_were_bands_says_nothing(tmp_path):
+    assert bands.changed(tmp_path, CLAIM) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema":1,"claim":"neurons","versions":[]}', '{"a": 1}'])
+def test_a_record_of_bands_that_cannot_be_used_is_one_clear_line(tmp_path, content):
+    (tmp_path / "bands").mkdir()
+    (tmp_path / "bands" / "parameters.json").write_text(content)
+    with pytest.raises(StoreError, match="remove or restore it"):
+        bands.changed(tmp_path, CLAIM)
+
+
+def test_publishing_carries_what_was_expected(tmp_path):
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    spec = TrialSpec(experiment="count", numerics=1, config={}, seed=0)
+    store.save(runs, Trial(spec=spec, data_digest="d", status="completed", environment={"dirty": False}))
+    bands.note(runs, CLAIM)
+    publishing.publish(runs, reports)
+    assert bands.load(reports, "parameters") == (bands.now(CLAIM),)
+
+
+def test_a_run_writes_it_and_judge_shows_what_was_moved(tmp_path, claims, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+
+    def repro(*args):
+        return CliRunner().invoke(main, [*args, "--claims", str(claims)], prog_name="repro")
+
+    assert repro("run", "claim", "parameters").exit_code == 0
+    before = repro("judge")
+    assert before.exit_code == 0
+    assert before.stdout.startswith("REPRODUCED      parameters: ")
+    _moved(claims, "accept = [59_500_000, 60_500_000]")
+    after = repro("judge", "parameters")
+    assert "band changed since the first run: parameters of net was" in after.stdout
