@@ -6,6 +6,7 @@ known, and with it the range of means that leads to each outcome. What is left i
 """
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from repro.rules import ALPHA
@@ -89,6 +90,7 @@ def _log(value: float) -> float:
     return -math.inf if value == 0 else math.inf if math.isinf(value) else math.log(value)
 
 
+@lru_cache(maxsize=256)
 def _widths(sds: tuple[float, ...], n: int, alpha: float, together: int, floor: float) -> tuple[Any, Any, Any]:
     """Return, for each combination of sample variances, its weight and the half-widths to show and to refute with."""
     import numpy as np

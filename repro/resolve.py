@@ -105,8 +105,8 @@ def _detects(e: Expectation, sds: tuple[float, ...], n: int, together: int) -> f
     if e.null is None or n < 2:
         return None
     side = 1.0 if e.null <= e.accept[0] else -1.0
-    near, far = 0.0, 100 * max(sds)
-    for _ in range(30):
+    near, far = 0.0, 20 * max(sds)
+    for _ in range(14):  # to a thousandth of a deviation
         middle = (near + far) / 2
         truth = e.null * math.exp(side * middle) if e.statistic == "ratio" else e.null + side * middle
         seen = chances(e, truth, sds, n, together=together).shown >= WANTED

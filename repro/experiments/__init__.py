@@ -9,6 +9,7 @@ nothing here imports torch. The folder is the registry: a new module here is a n
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -118,9 +119,10 @@ def repeated(seeds: Sequence[int]) -> list[str]:
     return [] if len(set(seeds)) == len(seeds) else ["seeds: one stands twice"]
 
 
-def names() -> list[str]:
+@cache
+def names() -> tuple[str, ...]:
     """Return the names of all experiments, as a claim file writes them."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
 
 
 def get(name: str) -> Any:
