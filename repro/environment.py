@@ -1,7 +1,6 @@
 """Where a trial ran: commit, versions, hardware, precision; a flat record of plain values."""
 
 import ctypes
-import hashlib
 import os
 import platform
 import subprocess
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-PACKAGE = Path(__file__).resolve().parent
+from repro.source import PACKAGE, code_digest
+
 PACKAGES = ("torch", "torchvision", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
 
@@ -32,15 +32,6 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: take blocks below 1 GiB from the heap
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: and never give the heap's end back
-
-
-@cache
-def code_digest() -> str:
-    """Return a digest of the package's own Python source, 16 hex digits."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from repro import store
+from repro import bands, store
 from repro.store import StoreError, Trial
 
 
@@ -19,7 +19,9 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
         if reason := unfit(trial):
             left_out.append(f"{trial.identity}: {reason}")
             continue
-        for name in ("curve.csv", "missed.npz", "record.json"):  # the record last: what has one is whole
+        pictures = ["pictures.npz"] if _synthetic(trial) else []  # others belong to their data set
+        # The record last: what has one is whole.
+        for name in ("curve.csv", "missed.npz", "looked.npz", *pictures, "record.json"):
             path = store.folder(source, trial.identity) / name
             if path.is_file():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
@@ -27,15 +29,24 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     for (claim, condition), looks in store.load_looks(source).items():
         for seeds in looks:  # added to those published before: no look is forgotten
             store.add_look(target, claim, condition, seeds)
+    for claim in bands.claims(source):
+        bands.add(target, claim, bands.load(source, claim))
     return copied, left_out
 
 
 def unfit(trial: Trial) -> str:
-    """Return why a trial is no evidence; empty where it is."""
+    """Return why a trial is not published; empty where it is.
+
+    Evidence is, and also a ``probe`` of synthetic pictures, which decides nothing: the page shows what it saw.
+    """
     if trial.status in ("running", "failed"):
         return f"{trial.status}, not finished"
-    if trial.spec.config.get("dataset") == "embedded":
+    if _synthetic(trial) and trial.spec.experiment != "probe":
         return "measured on synthetic pictures"
     if trial.environment.get("dirty") is not False:
         return "not from a clean commit"
     return ""
+
+
+def _synthetic(trial: Trial) -> bool:
+    return trial.spec.config.get("dataset") == "embedded"

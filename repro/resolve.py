@@ -40,6 +40,8 @@ class Resolved(NamedTuple):
     """Seeds an arm for a chance of 80% where the claim is true; None where not even 50 would do."""
     detects: float | None = None
     """The value whose direction these seeds show 80 times in 100; None where nothing says what no effect is."""
+    unit: str = ""
+    """Of ``sd`` and ``detects``, with the blank before it; empty for a ratio."""
 
 
 def resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Resolved]:
@@ -72,7 +74,9 @@ def _resolved(
     if sd is None:
         return nothing._replace(source=source)
     sds = (sd,) * (1 + e.compares)
-    nothing = nothing._replace(sd=sd, source=source, detects=_detects(e, sds, n, together))
+    points = experiment.UNITS[e.metrics[0]] in ("%", "points") and e.statistic != "ratio"
+    detects = _detects(e, sds, n, together)
+    nothing = nothing._replace(sd=sd, source=source, detects=detects, unit=" points" if points else "")
     if truth is None:
         return nothing
     field = "shown" if condition.scale == "reduced" else "reproduced"
@@ -136,7 +140,7 @@ def sentence(r: Resolved, scale: str) -> str:
     seeds = f"{r.n} seed{'s' if r.n != 1 else ''} an arm"
     if r.if_true is None and r.detects is None:
         return f"{r.name}: {r.source}"
-    spread = f", SD {r.sd:.2g} ({r.source})" if r.sd is not None else f" ({r.source})"
+    spread = f", SD {r.sd:.2g}{r.unit} ({r.source})" if r.sd is not None else f" ({r.source})"
     parts = []
     if r.if_true is not None:
         what = "show the claimed direction" if scale == "reduced" else "say REPRODUCED"
@@ -148,7 +152,7 @@ def sentence(r: Resolved, scale: str) -> str:
     if r.if_null is not None:
         parts.append(f"NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
     if r.detects is not None:
-        parts.append(f"show the direction of a true {r.detects:.2g} 80 times in 100")
+        parts.append(f"show the direction of a true {r.detects:.2g}{r.unit} 80 times in 100")
     return f"{r.name}: {seeds}{spread} {', '.join(parts)}"
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from repro.experiments import probe
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task, measure
 from repro.measure.probe import agreement, colour_shares
+from repro.store import folder
 
 
 def test_colour_shares_by_hand() -> None:
@@ -43,3 +45,16 @@ def test_a_probe_trains_and_looks(tmp_path: Path) -> None:
     assert {m.name for m in trial.measurements} == {"colours-apart", "neighbour-gain", "epochs-trained"}
     assert trial.value("colours-apart") in (0.0, 1.0)
     assert -100 <= trial.value("neighbour-gain") <= 100
+    kept = [np.load(folder(tmp_path, trial.identity) / f"{name}.npz") for name in ("looked", "pictures")]
+    looked, seen = (dict(file) for file in kept)
+    assert looked["kernels"].shape[1:] == (3, 5, 5)
+    assert looked["answers"].shape == looked["probabilities"].shape == (8, 5)
+    assert (np.diff(looked["probabilities"]) <= 0).all()
+    images, labels = halves["val"]
+    assert looked["shown"].tolist() == [0, 3, 6, 9, 12, 15, 18, 21]  # evenly spread over the 24
+    assert looked["truth"].tolist() == labels[looked["shown"]].tolist()
+    assert (seen["queries"] == images[looked["shown"]].numpy()).all()
+    near = looked["neighbours"]
+    assert near.shape == (5, 6)
+    assert (seen["neighbours"] == halves["train"][0][torch.from_numpy(near)].numpy()).all()
+    assert looked["neighbour_labels"].tolist() == halves["train"][1][torch.from_numpy(near)].tolist()

@@ -65,3 +65,16 @@ def test_which_images_were_missed_is_published(tmp_path):
     assert publishing.publish(tmp_path / "runs", tmp_path / "reports") == (1, [])
     published = store.folder(tmp_path / "reports", trial.identity)
     assert sorted(path.name for path in published.iterdir()) == ["missed.npz", "record.json"]
+
+
+@pytest.mark.parametrize(("dataset", "pictures"), [("embedded", True), ("imagenette160", False)])
+def test_pictures_of_a_data_set_stay_with_it(tmp_path, dataset, pictures):
+    """What a probe saw is published; the pictures it saw only where they are synthetic."""
+    spec = TrialSpec(experiment="probe", numerics=1, config={"dataset": dataset}, seed=0)
+    trial = Trial(spec=spec, data_digest="md5:0", status="completed", environment={"dirty": False})
+    store.save(tmp_path / "runs", trial)
+    for name in ("looked.npz", "pictures.npz"):
+        (store.folder(tmp_path / "runs", trial.identity) / name).write_bytes(b"arrays")
+    assert publishing.publish(tmp_path / "runs", tmp_path / "reports") == (1, [])
+    published = {path.name for path in store.folder(tmp_path / "reports", trial.identity).iterdir()}
+    assert published == {"looked.npz", "record.json"} | ({"pictures.npz"} if pictures else set())

@@ -1,48 +1,17 @@
-"""The report: summary, tables and page, from records made up for the purpose."""
+"""The report: summary, terminal, JSON and Markdown, from records made up for the purpose."""
 
+import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
+import made_up
 import pytest
 from click.testing import CliRunner
+from made_up import CLAIMS, REPORTS
 
-from repro import cli, experiments, folders, registry, spec, store
-from repro.report import markdown, page, summary, tables
-from repro.store import Measurement, Trial
-
-DIGEST = "md5:c58f30108f718f92721af3b95e74349a"
-CLAIMS = Path(__file__).parents[1] / "claims"
-REPORTS = Path(__file__).parents[1] / "reports"
-VOID = {"meta", "br", "link", "img", "hr", "input"}
-
-
-def made_up(root: Path, claim: spec.Claim, name: str, times: dict[str, list[float]]) -> None:
-    """Write a finished condition to a store: a search that the middle rate wins, then one trial a time."""
-    experiment = experiments.get(claim.experiment)
-    condition = claim.conditions[name]
-    for arm, values in times.items():
-        p = condition.arms[arm]
-        rates = sorted(p.rates)
-        for rate in rates:
-            won = rate == rates[1]
-            write(root, experiment.spec(p, p.tuning_seed, rate), values[0] if won else None, limit=values[0])
-        for seed, value in zip(condition.seeds, values, strict=True):
-            write(root, experiment.spec(p, seed, rates[1]), value, limit=p.max_epochs)
-
-
-def write(root: Path, trial_spec: store.TrialSpec, at: float | None, *, limit: float) -> None:
-    measurements = () if at is None else (Measurement(name="epochs-to", value=at, unit="epochs"),)
-    environment = {"device": "cpu", "torch": "2.11", "commit": "0" * 40, "dirty": False}
-    trial = Trial(
-        spec=trial_spec, data_digest=DIGEST, status="censored" if at is None else "completed", limit=limit,
-        measurements=measurements, environment=environment, message="" if at else "training error 0.4",
-    )  # fmt: skip
-    store.save(root, trial)
-    last = int(at or limit)
-    rows = [{"epochs": float(e), "error": 0.9 * 0.8**e, "loss": 2.0, "window": 390} for e in range(1, last + 2)]
-    store.save_curve(root, trial.identity, rows)
+from repro import cli, folders, registry, spec, store
+from repro.report import markdown, sections, summary, tables
 
 
 @pytest.fixture
@@ -53,7 +22,9 @@ def claim() -> spec.Claim:
 @pytest.fixture
 def filled(tmp_path: Path, claim: spec.Claim) -> Path:
     """A store in which the headline came out near the paper's ratio of 6."""
-    made_up(tmp_path, claim, "cifar10", {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [36.0, 37.0, 35.0, 36.5, 36.0]})
+    made_up.condition(
+        tmp_path, claim, "cifar10", {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [36.0, 37.0, 35.0, 36.5, 36.0]}
+    )
     return tmp_path
 
 
@@ -84,6 +55,85 @@ def test_headline_sets_the_outcome(filled: Path, claim: spec.Claim) -> None:
     assert len(headline["trials"]) == 16
 
 
+def test_units_stand_behind_numbers() -> None:
+    """The paper's numbers and ours are told with their unit, words and inequalities as a reader says them."""
+    expected = {"published_text": "<= 0.01", "unit": "fraction of the parameters"}
+    assert tables.published(expected) == "≤ 0.01 of the parameters"
+    assert tables.published({"published_text": "6", "unit": "ratio"}) == "6 times"
+    assert tables.published({"published_text": "37.5", "unit": "%"}) == "37.5%"
+    assert tables.published({"published_text": "slightly less time", "unit": "ratio"}) == "slightly less time"
+    known = {"value": 60965224.0, "low": 60965224.0, "high": 60965224.0, "evidence": "computed", "n": [1]}
+    assert (tables.value(known | {"unit": "parameters"}), tables.spread(known)) == ("60,965,224 parameters", "computed")
+
+
+def test_every_number_of_the_registry_has_its_unit(tmp_path: Path) -> None:
+    """Each expectation under each condition names the unit its experiment measures in."""
+    found = summary.summarise(registry.load_registry(CLAIMS), tmp_path)
+    expected = {claim["id"]: claim["conditions"][0]["expected"] for claim in found["claims"]}
+    assert all(expected.values())
+    assert {e["unit"] for e in expected["parameters"]} == {"parameters"}
+    assert {e["unit"] for e in expected["ilsvrc-2010-error"]} == {"%"}
+    assert {e["unit"] for e in expected["lrn-error"]} == {"points"}
+
+
+def test_an_overview_shows_what_decides() -> None:
+    """Of many numbers those that refute come first, and it is said how many more there are."""
+    row = {"outcome": "REPRODUCED", "name": "a"}
+    rows = [row, row, row | {"outcome": "NOT_REPRODUCED", "name": "b"}, row]
+    shown, rest = tables.overview({"estimates": rows, "expected": rows})
+    assert [e["name"] for e in shown] == ["b", "a"]
+    assert rest == "and 2 more, 2 as published"
+    assert tables.overview({"estimates": [row] * 3, "expected": []})[1] == "and 1 more, all as published"
+    assert tables.overview({"estimates": [], "expected": [row] * 4})[1] == "and 2 more"
+    assert tables.overview({"estimates": [row], "expected": []}) == ([row], "")
+
+
+def test_seeds_of_both_arms_are_set_side_by_side(filled: Path, claim: spec.Claim) -> None:
+    """An estimate tells what each seed came to: the ratio of the arms, seed by seed."""
+    estimate = summary.summarise({claim.id: claim}, filled)["claims"][0]["conditions"][0]["estimates"][0]
+    assert [seed for seed, _ in estimate["per_seed"]] == [0, 1, 2, 3, 4]
+    assert estimate["per_seed"][1][1] == pytest.approx(37.0 / 6.1, rel=1e-3)
+
+
+def test_evidence_of_another_version_is_noted(filled: Path, claim: spec.Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials whose code digest is not the present one are counted, and called a note; those of this one are not."""
+    found = summary.summarise({claim.id: claim}, filled)
+    assert sections.stale(found) == (16, 16)
+    assert "a note, not a fault" in sections.stale_text(found)
+    monkeypatch.setattr(summary, "code_digest", lambda: "0" * 16)
+    found = summary.summarise({claim.id: claim}, filled)
+    assert sections.stale(found) == (0, 16)
+    assert sections.stale_text(found) == ""
+
+
+def test_counts_tell_tested_from_all(filled: Path) -> None:
+    """Every claim is counted once, and what was tested apart, by what the answer rests on."""
+    counts = sections.counts(summary.summarise(registry.load_registry(CLAIMS), filled))
+    assert (counts["tested"], counts["by"]) == (1, {"measured": 1, "computed": 0, "recorded": 0})
+    assert sum(row["all"] for row in counts["rows"]) == counts["all"] == len(folders.claim_files(CLAIMS))
+
+
+def test_commands_name_the_data_they_need(tmp_path: Path) -> None:
+    """The command that repeats a condition asks for the data folder wherever the set is not made by the program."""
+    claim = registry.load_claim(CLAIMS / "lrn-error.toml")
+    commands = {c["name"]: c["command"] for c in summary.summarise({"x": claim}, tmp_path)["claims"][0]["conditions"]}
+    assert commands["ilsvrc-2012"].endswith("--condition ilsvrc-2012 --data DIR")
+    assert commands["smoke"].endswith("--condition smoke")
+
+
+def test_the_table_fits_a_terminal(filled: Path) -> None:
+    """At 80 columns no line is longer, and no claim's name or verdict is broken or cut."""
+    from rich.console import Console
+
+    found = summary.summarise(registry.load_registry(CLAIMS), filled)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.claims(found))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for path in folders.claim_files(CLAIMS):
+        assert re.search(rf"^ {re.escape(path.stem)} .* (REPRODUCED|NOT_TESTED) *$", text, flags=re.MULTILINE), path
+
+
 def test_untested_claims_have_a_row(tmp_path: Path) -> None:
     """Every claim of the registry is in the terminal report and in the page, also with no record at all."""
     result = CliRunner().invoke(cli.main, ["report", "--store", str(tmp_path), "--html", str(tmp_path / "p.html")])
@@ -92,60 +142,6 @@ def test_untested_claims_have_a_row(tmp_path: Path) -> None:
     for path in folders.claim_files(CLAIMS):
         assert f'id="{path.stem}"' in text
     assert "NOT_TESTED" in result.output
-
-
-class Nesting(HTMLParser):
-    """Checks that elements close in order and that no id stands twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [value for name, value in attrs if name == "id" and value]
-        self.links += [v for name, v in attrs if name in ("href", "src", "xlink:href", "srcset", "action") and v]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-
-def test_page_is_whole_and_alone(filled: Path, claim: spec.Claim) -> None:
-    """The page nests properly, has no id twice, no script, and refers to nothing outside itself."""
-    text = page.render(summary.summarise({claim.id: claim}, filled), filled)
-    parser = Nesting()
-    parser.feed(text)
-    assert parser.open == []
-    assert len(set(parser.ids)) == len(parser.ids)
-    assert all(link.startswith("#") for link in parser.links), parser.links
-    assert "<script" not in text
-    assert not re.search(r"url\((?!#)", text)
-    assert text.count("<svg") == 2  # the forest and the headline's curves
-
-
-def test_page_is_the_same_twice(filled: Path, claim: spec.Claim) -> None:
-    """The same records give the same bytes; another record gives another evidence digest."""
-    first = page.render(summary.summarise({claim.id: claim}, filled), filled)
-    assert page.render(summary.summarise({claim.id: claim}, filled), filled) == first
-    made_up(filled, claim, "cifar10-19pct", {"relu": [6.0] * 5, "tanh": [9.0, 9.1, 9.2, 9.3, 9.4]})
-    assert store.evidence_digest(filled) not in first
-
-
-def test_text_of_specs_is_escaped(filled: Path, claim: spec.Claim) -> None:
-    """A title that holds markup is shown as text, in the page and in the figures' labels."""
-    nasty = claim.model_copy(update={"title": "<script>alert('x')</script> & \"[bold]\""})
-    text = page.render(summary.summarise({claim.id: nasty}, filled), filled)
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
 
 
 def test_refuted_claims_need_to_be_known(claim: spec.Claim) -> None:

@@ -5,9 +5,12 @@ import click
 from repro import __version__
 from repro.cli import claims, judging, planning, records
 from repro.cli.data import data
-from repro.cli.group import Group
+from repro.cli.group import Group, Usage
 from repro.cli.run import run
 from repro.problem import DONE, WRONG_USE
+
+HEALTH_SEED = 200
+"""Any that did not make the reference; one seed, so that the same installation gets the same answer."""
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,8 +25,9 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--health", is_flag=True, help="Train two small nets, too, and compare them with stored runs (a minute).")
 @click.pass_context
-def doctor(ctx: click.Context, /) -> None:
+def doctor(ctx: click.Context, /, health: bool) -> None:
     """Say what this machine can run, and what stands in its way."""
     from repro import doctor as examine
 
@@ -31,7 +35,24 @@ def doctor(ctx: click.Context, /) -> None:
     for line, fine in examine.findings():
         click.echo(f"{'ok  ' if fine else 'note' if fine is None else 'BAD '} {line}")
         trouble |= fine is False
+    if health:
+        trouble |= not _trains_as_ours()
     ctx.exit(WRONG_USE if trouble else DONE)
+
+
+def _trains_as_ours() -> bool:
+    """Print each value of a fresh run beside the interval of the stored ones; whether all lie inside."""
+    try:
+        from repro import health
+    except ModuleNotFoundError as error:
+        raise Usage(f"training needs {error.name}: install this package with its extra 'run'") from error
+    fine = True
+    for found in health.check(HEALTH_SEED):
+        i = found.expected
+        told = f"{100 * i.confidence:g}% of runs of the reference lie in {i.low:.4g} to {i.high:.4g}, n = {i.n[0]}"
+        click.echo(f"{'ok  ' if found.fine else 'BAD '} {found.name}: {found.value:.4g} ({told})")
+        fine &= found.fine
+    return fine
 
 
 for command in (

@@ -19,7 +19,7 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
 
     Nothing is measured and nothing written; where a band is not what it was at the first run, a line says so.
     """
-    from repro import bands, registry
+    from repro import registry
     from repro.report import summary
 
     directory = registry_folder(claims)
@@ -32,7 +32,7 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
         for condition in claim["conditions"] if ids else ():
             if condition["name"] != claim["headline"]:
                 click.echo(f"  {condition['outcome']:<13} under {condition['name']}: {condition['reason']}")
-        for line in bands.changed(store, wanted[claim["id"]]):
+        for line in claim["bands"]:
             click.echo(f"  {line}")
     click.echo(summary.counts_line(found["claims"]))
     untested = [claim["id"] for claim in found["claims"] if claim["outcome"] in summary.UNTESTED]

@@ -39,7 +39,7 @@ def report(
     if form in ("markdown", "csv", "junit") and against:
         raise Usage(f"--against goes with the terminal, --html or --json, not with --{form}")
     known = registry.load_registry(registry_folder(claims))
-    found = summary.summarise(known, store)
+    found = summary.summarise(known, store, ahead=html is not None)
     for problem in found["problems"]:
         click.echo(f"repro: not used: {problem}", err=True)
     changed = older.turns(older.load(against, known), found) if against else None
@@ -106,7 +106,7 @@ def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -
     copied, left_out = publishing.publish(store, to)
     for line in left_out:
         click.echo(f"left out: {line}")
-    found = summary.summarise(registry.load_registry(registry_folder(claims)), to)
+    found = summary.summarise(registry.load_registry(registry_folder(claims)), to, ahead=True)
     write_atomically(to / "index.html", page.render(found, to).encode())
     write_atomically(to / "README.md", markdown.render(found).encode())
     click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {to / 'index.html'} and {to / 'README.md'}")

@@ -1,22 +1,31 @@
 """Measure ``probe``: train a network as for ``final-error``, then look at its first kernels and its last hidden layer.
 
-Sources: section 6.1 of the paper, Figures 3 and 4.
+What the paper's Figures 3 and 4 show is kept beside the record: ``looked.npz`` (kernels, answers, neighbours; nothing
+of the data set but class names) and ``pictures.npz`` (small pictures of the data set, published for synthetic ones
+only). Sources: section 6.1 of the paper, Figures 3 and 4.
 """
 
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repro.experiments.probe import UNITS, Parameters
 from repro.loading.pictures import Pictures
+from repro.loading.reference import decode
 from repro.measure import Monitor, Task
 from repro.measure.final_error import Run, load, train_all
-from repro.store import Measurement, Trial
+from repro.store import Measurement, Trial, folder, write_atomically
 
 __all__ = ["load", "measure"]
 
 APART = 4.0  # times as much of the energy in colour in one tower as in the other
 NEIGHBOURS = 6  # columns of training images in Figure 4
 CHUNK = 256  # queries at a time
+ANSWERED, COMPARED, BEST = 8, 5, 5  # test images of Figure 4's left half and of its right half; labels shown of each
+SMALL = 64  # pixels: side of the pictures kept
 
 
 def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
@@ -30,34 +39,86 @@ class Probe(Run):
     def look(self) -> None:
         """Take what is found in this member."""
         model = self.net.model
-        one, other = colour_shares(model[_first(model, nn.Conv2d)].weight.detach().cpu(), towers=2)
+        kernels = model[_first(model, nn.Conv2d)].weight.detach().cpu()
+        one, other = colour_shares(kernels, towers=2)
         low, high = sorted((one, other))
-        self.found = {"colours-apart": float(high >= APART * low), "neighbour-gain": self._neighbour_gain()}
+        queries, base = (self._hidden(split) for split in ("val", "train"))
+        gain = agreement(queries.features, queries.labels, base.features, base.labels)
+        gain -= agreement(queries.pixels, queries.labels, base.pixels, base.labels)
+        self.found = {"colours-apart": float(high >= APART * low), "neighbour-gain": 100 * gain}
+        self.kept = {"looked": {"kernels": kernels.numpy().astype(np.float16)} | self._answers(queries)}
+        neighbours = torch.cdist(queries.features[self._shown(COMPARED)], base.features)
+        nearest = neighbours.topk(min(NEIGHBOURS, len(base.labels)), largest=False).indices
+        self.kept["looked"] |= {"neighbours": nearest.numpy(), "neighbour_labels": base.labels[nearest].numpy()}
+        self.kept["pictures"] = {
+            "queries": np.stack([_small(self.data, "val", i) for i in self._shown(ANSWERED)]),
+            "neighbours": np.stack([[_small(self.data, "train", i) for i in row] for row in nearest.tolist()]),
+        }
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Return what was found in the last member."""
+        """Return what was found in the last member, and keep what it was found in."""
+        for name, arrays in self.kept.items():
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            write_atomically(folder(self.task.store, self.identity) / f"{name}.npz", buffer.getvalue())
         return tuple(Measurement(name=name, value=value, unit=UNITS[name]) for name, value in self.found.items())
 
-    def _neighbour_gain(self) -> float:
-        """Return how many points more neighbours share the query's class by the last hidden layer than by pixels."""
-        (queries, q_pixels, q_labels), (base, b_pixels, b_labels) = (self._hidden(split) for split in ("val", "train"))
-        by_features = agreement(queries, q_labels, base, b_labels)
-        return 100 * (by_features - agreement(q_pixels, q_labels, b_pixels, b_labels))
+    def _shown(self, n: int) -> list[int]:
+        """Return the first ``n`` of ANSWERED places spread evenly over the test images, so over its classes."""
+        count = self.data.count("val")
+        return [i * count // ANSWERED for i in range(min(n, count))]
 
     @torch.no_grad()
-    def _hidden(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the last hidden layer (N, units), the input it was seen from (N, values) and the labels (N,)."""
+    def _answers(self, queries: "Hidden") -> dict[str, Any]:
+        """Return the most probable classes of a few test images, their probabilities, the truth, and names."""
+        shown = self._shown(ANSWERED)
+        last = self.net.model[-1]
+        likely = last(queries.features[shown].to(self.data.device)).softmax(1).cpu()
+        best = likely.topk(min(BEST, likely.shape[1]))
+        whole = self.data.prepared
+        names = whole.classes if whole is not None else [str(i) for i in range(self.data.classes)]
+        return {
+            "answers": best.indices.numpy(), "probabilities": best.values.numpy(), "names": np.array(names),
+            "truth": queries.labels[shown].numpy(), "shown": np.array(shown),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _hidden(self, split: str) -> "Hidden":
+        """Return what the network makes of every image of a split."""
         net = self.net
         net.model.eval()
         body = net.model[:-1]
         features, pixels, truth = [], [], []
-        for images, labels in net.loader.views(split, 1):
+        for images, labels in self.views(split, 1):
             x = net.plain.finish_views(images)
             features.append(body(x).float().cpu())
             pixels.append(x.flatten(1).cpu())
             truth.append(labels.cpu())
         net.model.train()
-        return torch.cat(features), torch.cat(pixels), torch.cat(truth)
+        return Hidden(torch.cat(features), torch.cat(pixels), torch.cat(truth))
+
+
+class Hidden(NamedTuple):
+    """The last hidden layer (N, units), the input it was seen from (N, values) and the labels (N,)."""
+
+    features: Tensor
+    pixels: Tensor
+    labels: Tensor
+
+
+def _small(data: Pictures, split: str, index: int) -> np.ndarray:
+    """Return an image of the data set brought to at most SMALL pixels a side, uint8 (side, side, 3)."""
+    if data.prepared is None:
+        assert data.halves is not None
+        image = data.halves[split][0][index].cpu()
+    else:
+        path, _ = data.prepared.files[split][index]
+        image = torch.from_numpy(decode(data.prepared.root / path, data.prepared.side).copy())
+    if image.shape[0] <= SMALL:
+        return image.numpy()
+    planes = image.permute(2, 0, 1)[None].float()
+    small = nn.functional.interpolate(planes, size=(SMALL, SMALL), mode="bilinear", antialias=True)
+    return small[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _first(model: nn.Sequential, kind: type[nn.Module]) -> int:

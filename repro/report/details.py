@@ -1,4 +1,4 @@
-"""One claim on the terminal: what the paper says, what was found under each condition, every trial."""
+"""One claim on the terminal: what the paper says, what was found under each condition, every trial; as on the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,31 +7,45 @@ from rich.console import Console
 
 from repro import plan
 from repro.report import tables
-from repro.spec import Claim, band_text, corroboration_text, name_text, published_text
+from repro.report.console import outcome
+from repro.spec import Claim
 
 
 def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     """Print a claim and its part of the summary."""
     console.print(claim.title, style="bold")
+    console.print(outcome(found["outcome"]), f"{found['reason']}.")
     figure = f", Figure {claim.source.figure}" if claim.source.figure else ""
     table = f", Table {claim.source.table}" if claim.source.table else ""
-    console.print(f"Section {claim.source.section}{figure}{table}: “{claim.source.text}”")
-    for e in claim.expect:
-        said = f"\n{name_text(e)}: the paper says {published_text(e)}; {band_text(e)} counts as that: {e.because}."
-        console.print(said)
-        if logged := corroboration_text(e):
-            console.print(f"{logged}.")
+    console.print(f"\nSection {claim.source.section}{figure}{table}: “{claim.source.text}”")
+    headline = tables.headline(found)
+    for e in headline["estimates"] or headline["expected"]:
+        console.print(f"\n{e['name']}: the paper says {tables.published(e)}; {e['accept_text']} counts as that:")
+        console.print(f"  {e['because']}.")
+        if e.get("value") is not None:
+            console.print(f"  Ours: {tables.value(e)} ({tables.spread(e)}).")
+    for told in found["corroboration"]:
+        console.print(f"\n{told}.")
     console.print(f"\nneeds {plan.needs(claim.conditions[claim.headline])}", style="dim")
     console.print(tables.conditions(found))
-    console.print(f"* the headline. {found['outcome']}: {found['reason']}")
+    console.print("* the headline condition, named before any data; it alone decides")
     for condition in found["conditions"]:
         if condition["trials"]:
-            console.print(f"\n{condition['name']} {condition['outcome']}: {condition['reason']}")
-            console.print(tables.trials(condition))
-            console.print(f"again: {condition['command']}")
+            _condition(console, condition)
     if claim.known:
         console.print(f"\nKnown: {claim.known.outcome}, because {claim.known.because}.")
     if claim.support:
         console.print(f"\nSee also: {', '.join(claim.support)}")
     for deviation in claim.deviations:
         console.print(f"\nDiffers: {deviation.what} {deviation.effect}")
+
+
+def _condition(console: Console, condition: Mapping[str, Any]) -> None:
+    console.print(f"\n{condition['name']} {condition['outcome']}: {condition['reason']}")
+    console.print(tables.trials(condition))
+    for e in condition["environments"]:
+        told = ", ".join(f"{key} {value}" for key, value in e.items() if key != "trials")
+        console.print(f"{e['trials']} trial{'s' if e['trials'] != 1 else ''}: {told}", style="dim")
+    if condition["stale"]:
+        console.print("Run by another version of this program: a note, not a fault.", style="dim")
+    console.print(f"again: {condition['command']}")

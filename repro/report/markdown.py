@@ -26,9 +26,10 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
-    headline = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
-    ours = "<br>".join(_escaped(tables.ours(e)) for e in headline["estimates"]) or "-"
-    published = "<br>".join(map(_escaped, claim["published"]))
+    rows, rest = tables.overview(tables.headline(claim))
+    more = [rest] if rest else []
+    ours = "<br>".join(_escaped(tables.ours(e)) for e in rows if "value" in e) or "-"
+    published = "<br>".join(_escaped(text) for text in [*(tables.published(e) for e in rows), *more])
     title = f"{_escaped(claim['title'])} (`{claim['id']}`)"
     return (title, _escaped(claim["section"]), published, ours, claim["outcome"])
 

@@ -1,7 +1,15 @@
-"""The page: one HTML file, made and read without a network, no scripts, from the summary and the raw curves."""
+"""The page: one HTML file, made and read without a network, from the summary, the raw curves and what was looked into.
 
+A small script sorts and filters its table of verdicts; without scripts nothing is missing. The page forbids itself to
+load anything (Content-Security-Policy), so that a reader need not take our word for it.
+"""
+
+import base64
+import hashlib
+import multiprocessing
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,25 +17,64 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from repro import store
-from repro.report import tables
-from repro.report.summary import counts_line
+from repro.report import against, looked, plots, sections, tables
 
 HERE = Path(__file__).parent
+SPEEDUP = "relu-speedup"
+"""The claim that the paper's Figure 1 makes."""
+
+SEVERAL_PROCESSES_FROM = 1000
+"""Trials from which on starting processes costs less than it saves."""
+
+CAPTIONS = (
+    "Running training error of every scored seed: the mean over the last epoch’s batches, so lines begin at 1.",
+    "The search of each arm’s learning rate, one seed. Ringed: the rate that was scored; triangles: given up there.",
+)
 
 
-def render(summary: Mapping[str, Any], root: Path) -> str:
-    """Return the page for a summary whose trials lie under ``root``. Same records and libraries, same text."""
+def render(
+    summary: Mapping[str, Any], root: Path, *, linked: bool = True, changes: list[against.Turn] | None = None
+) -> str:
+    """Return the page for a summary whose trials lie under ``root``. Same records and libraries, same text.
+
+    ``linked`` says that the page will lie in ``root`` itself, so that it can link to the raw records; ``changes`` are
+    those since an older report, where one was named. Raises StoreError for a curve or a look that cannot be read.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["code"] = _code
-    environment.globals.update(ours=tables.ours, result=tables.result)
-    pictures = {claim["id"]: _pictures(claim, root) for claim in summary["claims"]}
+    environment.filters.update(code=_code, sentence=_sentence, record=_linked if linked else _plain)
+    environment.globals.update(
+        result=tables.result, published=tables.published, value=tables.value, spread=tables.spread,
+        overview=tables.overview, headline=tables.headline,
+    )  # fmt: skip
+    from repro.report import svg  # here: it loads a library of plots, which a table does without
+
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    pictures = _drawn(summary["claims"], root)
     return environment.get_template("page.html.j2").render(
-        summary=summary, pictures=pictures, counts=counts_line(summary["claims"]), css=(HERE / "page.css").read_text()
-    )
+        summary=summary, pictures=pictures, captions=CAPTIONS, ids={claim["id"] for claim in summary["claims"]},
+        css=f"{(HERE / 'page.css').read_text(encoding='utf-8')}{svg.CSS}", script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        statements=len({number for claim in summary["claims"] for number in claim["statements"]}),
+        questions=sum(not claim["statements"] for claim in summary["claims"]),
+        counts=sections.counts(summary), stale=sections.stale_text(summary), alexnets=sections.alexnets(summary),
+        compared=sections.COMPARED, others=sections.OTHERS, speed=sections.speed(summary),
+        looked=looked.shown(summary, root), figure_1=_figure_1(summary, pictures),
+        changes=changes, changes_told=against.told(changes, summary) if changes is not None else "",
+    )  # fmt: skip
+
+
+def _drawn(claims: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, list[str]]]:
+    """Return the figures of every claim, drawn by several processes where they are many, to the same result."""
+    draw = partial(plots.of_claim, root=root)
+    if sum(len(c["trials"]) for claim in claims for c in claim["conditions"]) < SEVERAL_PROCESSES_FROM:
+        drawn = [draw(claim) for claim in claims]
+    else:
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            drawn = list(pool.map(draw, claims, chunksize=4))
+    return {claim["id"]: found for claim, found in zip(claims, drawn, strict=True)}
 
 
 def _code(text: str) -> Markup:
@@ -35,59 +82,35 @@ def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _pictures(claim: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Return a claim's figures as SVG by name: ``forest``, and one curve figure a condition that was run."""
-    found = {}
-    if forest := _forest(claim):
-        found["forest"] = forest
-    for condition in claim["conditions"]:
-        if picture := _curves(condition, root):
-            found[condition["name"]] = picture
-    return found
+def _sentence(text: str, *, first: bool = True) -> Markup:
+    """Return the text as a sentence: with a full stop and, where it comes ``first``, a capital; backticks are code."""
+    start = text[:1].upper() if first and not text[:2].isupper() else text[:1]
+    stop = "" if text.endswith((".", "!", "?", "…", "”")) else "."
+    return _code(start + text[1:] + stop)
 
 
-def _forest(claim: Mapping[str, Any]) -> str | None:
-    from repro.report import figures
+def _linked(digest: str) -> Markup:
+    return Markup('<a href="trials/{0}/record.json">{0}</a>').format(digest)
 
-    measured = [c for c in claim["conditions"] if c["evidence"] == "measured"]
-    rows = [
-        {"name": c["name"], "value": e["value"], "low": e["low"], "high": e["high"], "n": " + ".join(map(str, e["n"]))}
-        for c in measured
-        for e in c["estimates"][:1]
-        if e["value"] is not None
-    ]
-    if not rows:
+
+def _plain(digest: str) -> Markup:
+    return Markup("<code>{}</code>").format(digest)
+
+
+def _again(picture: str) -> str:
+    """Return a picture for a second place on the page, with ids of its own."""
+    return re.sub(r'( id="|url\(#|href="#)', r"\1again-", picture)
+
+
+def _figure_1(summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, Any] | None:
+    """Return the curves that stand for the paper's Figure 1: the headline's, else the first condition's with any."""
+    claim = next((claim for claim in summary["claims"] if claim["id"] == SPEEDUP), None)
+    if claim is None:
         return None
-    first = next(e for c in measured for e in c["estimates"][:1])
-    low, high = (x if x is not None else s * float("inf") for x, s in zip(first["accept"], (-1, 1), strict=True))
-    draw = partial(
-        figures.forest, rows, accept=(low, high), published=first["published"], null=first["null"],
-        xlabel=first["name"], log=first["unit"] == "ratio",
-    )  # fmt: skip
-    title = f"Our estimates of {first['name']} with 90% intervals, beside the paper's {first['published_text']}"
-    return figures.svg(lambda ax: draw(ax=ax), title=title, height=0.9 + 0.55 * len(rows))
-
-
-def _curves(condition: Mapping[str, Any], root: Path) -> str | None:
-    import pandas as pd
-
-    from repro.report import figures
-
-    parameters = condition["parameters"]
-    if "target" not in parameters:
-        return None
-    frames = []
-    for trial in condition["trials"]:
-        if trial["role"] != "scoring":
-            continue
-        rows = pd.DataFrame(store.load_curve(root, trial["digest"]))
-        if rows.empty:
-            continue
-        frames.append(rows[rows["window"] == rows["window"].max()].assign(arm=trial["arm"], seed=trial["seed"]))
-    if not frames:
-        return None
-    curves = pd.concat(frames, ignore_index=True)
-    target = parameters["target"]
-    title = f"{parameters['net']}, {condition['protocol']}, {condition['dataset']}"
-    spoken = f"Training error against epochs for {', '.join(sorted(curves['arm'].unique()))}: {title}, every seed"
-    return figures.svg(lambda ax: figures.training_error(curves, ax, target=target, title=title), title=spoken)
+    for condition in sorted(
+        claim["conditions"], key=lambda c: (c["evidence"] == "none", c["name"] != claim["headline"])
+    ):
+        if drawn := pictures[SPEEDUP][condition["name"]]:
+            headline = condition["name"] == claim["headline"]
+            return {"claim": SPEEDUP, "condition": condition, "picture": _again(drawn[0]), "headline": headline}
+    return None

@@ -6,9 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, experiments, store
-from repro.judge import Judged, Verdict, judge, judge_all
-from repro.spec import Claim, Expectation, band_text, corroboration_text, expectations, name_text, published_text
+from repro import __version__, bands, experiments, resolve, store
+from repro.experiments import Observed
+from repro.folders import DATA
+from repro.judge import Judged, Verdict, judge, judge_all, records
+from repro.source import code_digest
+from repro.spec import (
+    Claim,
+    Condition,
+    Expectation,
+    band_text,
+    corroboration_text,
+    expectations,
+    name_text,
+    published_text,
+)
 from repro.store import Trial
 
 SCHEMA = 1
@@ -19,20 +31,29 @@ SHOWN = ("commit", "dirty", "device", "cpu", "threads", "torch", "python", "prec
 """Keys of a trial's environment that the report shows."""
 
 
-def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
+def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False) -> dict[str, Any]:
     """Return the whole report as JSON-ready data, from the records under ``root``; infinities are None.
 
-    Raises StoreError where the store's plans cannot be read; records that cannot be used are listed in
-    ``problems``.
+    ``ahead``: also what the planned seeds of each condition can resolve, which takes a second or two.
+    Raises StoreError where the store's plans cannot be read; records that cannot be used are listed in ``problems``.
     """
     trials, problems = store.load(root)
     looks = store.load_looks(root)
-    claims = [_claim(claim, judge_all(claim, trials, looks)) for claim in registry.values()]
+    found_once = records(trials)
+    claims = [
+        _claim(claim, judge_all(claim, found_once, looks)) | {"bands": bands.changed(root, claim)}
+        for claim in registry.values()
+    ]
+    if ahead:
+        for claim, told in zip(registry.values(), claims, strict=True):
+            for c in told["conditions"]:
+                c["resolves"] = _resolves(claim, claim.conditions[c["name"]], trials, c["seeds"])
     found: dict[str, Any] = _finite(
         {
             "schema": SCHEMA,
             "version": __version__,
             "evidence_digest": store.evidence_digest(root),
+            "code_digest": code_digest(),
             "counts": counts(claims),
             "problems": problems,
             "claims": claims,
@@ -44,7 +65,7 @@ def summarise(registry: Mapping[str, Claim], root: Path) -> dict[str, Any]:
 
 def outcomes(registry: Mapping[str, Claim], root: Path) -> dict[str, str]:
     """Return each claim's outcome, by id: what a list needs, without the rest of the report."""
-    trials, _ = store.load(root)
+    trials = records(store.load(root)[0])
     looks = store.load_looks(root)
     return {
         id_: judge(claim, claim.conditions[claim.headline], trials, looks.get((id_, claim.headline), ())).outcome
@@ -125,25 +146,35 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
         "reason": verdict.reason,
         "note": condition.note,
         "parameters": shared | {"net": getattr(condition.any_arm, "net", None)},
+        "expected": [_expected(e, experiment) for e in expectations(claim, name)],
         "seeds": list(verdict.seeds),
         "seeds_in_claim": list(condition.seeds),
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
-        "estimates": [_estimate(j, experiment) for j in verdict.judged],
+        "resolves": [],
+        "estimates": [_estimate(j, experiment, verdict.observed) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
+        "stale": sum(t.environment.get("code_digest") != code_digest() for _, _, t in verdict.observed.trials),
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
     }
 
 
+def _resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int]) -> list[str]:
+    """Return in a sentence each what the planned seeds say of the expectations; nothing of what needs no seeds."""
+    if condition.scale == "static":
+        return []
+    return [resolve.sentence(r, condition.scale) for r in resolve.resolves(claim, condition, trials, seeds)]
+
+
 def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     seeds = "" if verdict.seeds == claim.conditions[name].seeds else f" --seeds {len(verdict.seeds)}"
-    data = " --data DIR" if claim.conditions[name].any_arm.dataset == "cifar10" else ""
+    data = " --data DIR" if claim.conditions[name].any_arm.dataset in DATA else ""
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 
-def _estimate(judged: Judged, experiment: Any) -> dict[str, Any]:
-    e, i = judged.expectation, judged.estimate
+def _expected(e: Expectation, experiment: Any) -> dict[str, Any]:
+    """Return what the paper leads us to expect, before anything is run."""
     return {
         "name": name_text(e),
         "published": e.published_value,
@@ -152,16 +183,36 @@ def _estimate(judged: Judged, experiment: Any) -> dict[str, Any]:
         "accept_text": band_text(e),
         "because": e.because,
         "null": e.null,
+        "unit": _unit(e, experiment.UNITS[e.metrics[0]]),
+    }
+
+
+def _estimate(judged: Judged, experiment: Any, observed: Observed) -> dict[str, Any]:
+    e, i = judged.expectation, judged.estimate
+    return _expected(e, experiment) | {
         "value": i.value if i else None,
         "low": i.low if i else None,
         "high": i.high if i else None,
         "n": list(i.n) if i else [],
         "confidence": i.confidence if i else None,
-        "unit": _unit(e, experiment.UNITS[e.metrics[0]]),
+        "per_seed": _per_seed(e, observed),
         "evidence": experiment.EVIDENCE,
         "outcome": judged.outcome,
         "reason": judged.reason,
     }
+
+
+def _per_seed(e: Expectation, observed: Observed) -> list[list[float]]:
+    """Return [seed, value] of every seed that has one, of both arms where two are compared; none for a max."""
+    arms = [arm for arm in (e.of, e.over) if arm is not None]
+    found = [{o.seed: o.value for o in observed.values.get(e.observables[0], {}).get(a, ()) if o.exact} for a in arms]
+    if e.statistic == "max":
+        return []
+    if not e.compares:
+        return [[seed, value] for seed, value in found[0].items()]
+    of, over = found
+    both = [seed for seed in of if seed in over and (e.statistic != "ratio" or over[seed])]
+    return [[s, of[s] / over[s] if e.statistic == "ratio" else of[s] - over[s]] for s in both]
 
 
 def _unit(e: Expectation, unit: str) -> str:
@@ -181,6 +232,7 @@ def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:
         "limit": trial.limit,
         "message": trial.message,
         "measurements": {m.name: m.value for m in trial.measurements},
+        "stale": trial.environment.get("code_digest") != code_digest(),
         "duration_s": trial.duration_s,
         "started": trial.started,
     }

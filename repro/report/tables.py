@@ -1,4 +1,4 @@
-"""Tables for the terminal, 80 columns wide where they must be, plain where they are piped."""
+"""How numbers are told, and tables for the terminal: 80 columns wide where they must be, plain where they are piped."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,15 @@ from rich.table import Table
 
 from repro.report.console import outcome
 from repro.spec import number_text
+
+SHOWN = 2
+"""Expectations of a claim that a row of the overview shows; the claim's own part has all."""
+
+WEIGHT = (
+    "ERROR", "NOT_REPRODUCED", "TREND_CONTRARY", "SMOKE_BROKEN", "INCONCLUSIVE", "TREND_UNRESOLVED", "DIRECTION",
+    "REPRODUCED", "TREND_CONSISTENT", "SMOKE_OK", "NOT_TESTED",
+)  # fmt: skip
+"""Outcomes of expectations, first the one that an overview may least leave out."""
 
 
 def ours(estimate: Mapping[str, Any]) -> str:
@@ -21,15 +30,90 @@ def ours(estimate: Mapping[str, Any]) -> str:
     return f"{estimate['value']:.3g} [{', '.join(ends)}] n={'+'.join(map(str, estimate['n']))}"
 
 
+def unit_text(unit: str) -> str:
+    """Return a unit as a reader says it behind a number: ``times`` for a ratio, ``of the runs`` for a proportion."""
+    return {"ratio": "times", "proportion": "of the runs"}.get(unit, unit.removeprefix("fraction ")) or "no unit"
+
+
+def with_unit(number: str, unit: str) -> str:
+    """Return a number with its unit: ``6 times``, ``37.5%``, ``0.01 of the parameters``."""
+    if unit == "%":
+        return f"{number}%"
+    return f"{number} {unit_text(unit)}" if unit else number
+
+
+def published(expected: Mapping[str, Any]) -> str:
+    """Return what the paper says with its unit; words stand as they are."""
+    text: str = expected["published_text"]
+    if not any(sign.isdigit() for sign in text):
+        return text
+    return with_unit(text.replace("<=", "≤").replace(">=", "≥"), expected["unit"])
+
+
+def value(estimate: Mapping[str, Any]) -> str:
+    """Return our value with its unit, or a dash."""
+    if estimate["value"] is None:
+        return "–"
+    known = estimate["low"] is not None and estimate["low"] == estimate["high"]
+    number = number_text(estimate["value"]) if known else f"{estimate['value']:.3g}"
+    return with_unit(number, estimate["unit"])
+
+
+def spread(estimate: Mapping[str, Any]) -> str:
+    """Return how well our value is known: its interval and n, or that it is computed or recorded."""
+    if estimate["value"] is None:
+        return ""
+    if estimate["low"] is not None and estimate["low"] == estimate["high"]:
+        return str(estimate["evidence"])
+    low, high = _ends(estimate["low"], estimate["high"])
+    return f"{100 * estimate['confidence']:.3g}% interval {low} to {high}, n = {' + '.join(map(str, estimate['n']))}"
+
+
+def interval_text(middle: float, low: float | None, high: float | None) -> str:
+    """Return ``6.64, 90% interval 6.28 to 7.03``."""
+    return "{:.3g}, interval {} to {}".format(middle, *_ends(low, high))
+
+
+def _ends(low: float | None, high: float | None) -> tuple[str, str]:
+    return "-∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}"
+
+
+def headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a claim's headline condition."""
+    found: Mapping[str, Any] = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
+    return found
+
+
+def overview(condition: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
+    """Return the expectations that an overview shows, those that decide first, and what it says of the others.
+
+    A condition with estimates gives those, one without what is expected.
+    """
+    rows = condition["estimates"] or condition["expected"]
+    if len(rows) <= SHOWN:
+        return list(rows), ""
+    if not condition["estimates"]:
+        return list(rows[:SHOWN]), f"and {len(rows) - SHOWN} more"
+    order = sorted(rows, key=lambda e: WEIGHT.index(e["outcome"]))
+    inside = sum(e["outcome"] == "REPRODUCED" for e in order[SHOWN:])
+    rest = len(order) - SHOWN
+    if order[0]["outcome"] == "REPRODUCED":
+        return order[:SHOWN], f"and {rest} more, all as published"
+    return order[:SHOWN], f"and {rest} more, {inside} as published"
+
+
 def claims(summary: Mapping[str, Any]) -> Table:
-    """Return one row a claim: what the paper says, what we found, the verdict."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("claim", "§", "paper", "ours (90%)", "verdict"):
-        table.add_column(name, overflow="fold")
+    """Return a row for each claim, or for each number of it that is shown: the paper's, ours, the verdict."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("claim", no_wrap=True)
+    table.add_column("paper", overflow="fold", max_width=30)
+    table.add_column("ours (90%)", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
     for claim in summary["claims"]:
-        headline = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
-        found = "\n".join(ours(e) for e in headline["estimates"]) or "-"
-        table.add_row(claim["id"], claim["section"], "\n".join(claim["published"]), found, outcome(claim["outcome"]))
+        rows, rest = overview(headline(claim))
+        cells = [(published(e), ours(e) if "value" in e else "-") for e in rows] + ([(rest, "")] if rest else [])
+        for i, (said, found) in enumerate(cells):
+            table.add_row(claim["id"] if i == 0 else "", said, found, outcome(claim["outcome"]) if i == 0 else "")
     return table
 
 

@@ -1,0 +1,100 @@
+"""What changed since an older report: verdicts that became others, claims and conditions that came or went."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from repro.problem import Problem
+from repro.report import tables
+from repro.report.console import outcome
+from repro.report.summary import SCHEMA, summarise
+from repro.spec import Claim
+
+NONE = "-"
+
+
+class Turn(NamedTuple):
+    """One condition whose outcome is another than before; "-" stands for a side that has no such condition."""
+
+    claim: str
+    condition: str
+    headline: bool
+    before: str
+    after: str
+    ours_before: str
+    ours_after: str
+
+
+def load(path: Path, registry: Mapping[str, Claim]) -> Mapping[str, Any]:
+    """Return an older report: a store, judged by today's rules and claims, or a file that ``--json`` printed.
+
+    Raises Problem for anything else.
+    """
+    if path.is_dir():
+        if not any((path / name).is_dir() for name in ("trials", "plans")):
+            raise Problem(f"{path}: no records here; name a store, or a file that `repro report --json` printed")
+        return summarise(registry, path)
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}; name a store or a saved JSON report") from error
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{path}: not a JSON report ({error}); `repro report --json` prints one") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise Problem(f"{path}: not a report of schema {SCHEMA}; `repro report --json` prints one")
+    try:
+        _outcomes(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Problem(f"{path}: not a whole report ({error}); `repro report --json` prints one") from error
+    return found
+
+
+def _outcomes(summary: Mapping[str, Any]) -> dict[tuple[str, str], tuple[bool, str, str]]:
+    """Return (claim, condition) -> whether it is the headline, its outcome, and our estimates."""
+    return {
+        (str(claim["id"]), str(c["name"])): (
+            bool(claim["headline"] == c["name"]),
+            str(c["outcome"]),
+            "; ".join(tables.ours(e) for e in c["estimates"]) or NONE,
+        )
+        for claim in summary["claims"]
+        for c in claim["conditions"]
+    }
+
+
+def turns(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Turn]:
+    """Return every condition whose outcome changed, in the order of the newer report, what went last."""
+    old, new = _outcomes(before), _outcomes(after)
+    found = []
+    for key in dict.fromkeys([*new, *old]):
+        was, now = (side.get(key, (False, NONE, NONE)) for side in (old, new))
+        if was[1] != now[1]:
+            found.append(Turn(*key, now[0] or was[0], was[1], now[1], was[2], now[2]))
+    return found
+
+
+def told(found: list[Turn], after: Mapping[str, Any]) -> str:
+    """Return how many outcomes changed, as one line."""
+    whole = sum(len(claim["conditions"]) for claim in after["claims"])
+    gone = sum(turn.after == NONE for turn in found)
+    came = sum(turn.before == NONE for turn in found)
+    line = f"{len(found) - gone - came} of {whole} conditions have another outcome than before"
+    line += f" ({sum(turn.headline and NONE not in (turn.before, turn.after) for turn in found)} of them headlines)"
+    return line + (f"; {came} came, {gone} went" if came or gone else "")
+
+
+def table(found: list[Turn]) -> Table:
+    """Return one row a change, a line each for the outcome and for our estimates."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("claim", "condition", "before", "after"):
+        shown.add_column(name, overflow="fold")
+    for turn in found:
+        shown.add_row(
+            turn.claim, turn.condition + (" *" if turn.headline else ""), outcome(turn.before), outcome(turn.after)
+        )
+        shown.add_row("", "", turn.ours_before, turn.ours_after)
+    return shown

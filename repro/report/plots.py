@@ -1,0 +1,107 @@
+"""What a claim's figures are drawn from: estimates by condition, raw curves, the search of the learning rate."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from repro import store
+from repro.report import tables
+
+
+def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[str]]:
+    """Return a claim's figures as SVG: the forests under "forest", and a condition's own under its name.
+
+    ``claim`` is its part of the summary, ``root`` the store of its curves.
+    """
+    found = {"forest": forests(claim)}
+    for condition in claim["conditions"]:
+        found[condition["name"]] = [*curves(claim, condition, root), *rates(claim, condition)]
+    return found
+
+
+def forests(claim: Mapping[str, Any]) -> list[str]:
+    """Return a forest plot for each unit the claim is measured in; none before something was measured."""
+    measured = [c for c in claim["conditions"] if c["evidence"] == "measured"]
+    by_unit: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for condition in measured:
+        several = len(condition["expected"]) > 1
+        for i, expected in enumerate(condition["expected"]):
+            estimate = condition["estimates"][i] if condition["estimates"] else None
+            by_unit[expected["unit"]].append(_row(condition, expected, estimate, named=several))
+    return [
+        _forest(claim, unit, rows) for unit, rows in by_unit.items() if any(row["value"] is not None for row in rows)
+    ]
+
+
+def _row(
+    condition: Mapping[str, Any], expected: Mapping[str, Any], e: Mapping[str, Any] | None, *, named: bool
+) -> dict[str, Any]:
+    low, high = (x if x is not None else s * float("inf") for x, s in zip(expected["accept"], (-1, 1), strict=True))
+    shared = {key: expected[key] for key in ("published", "null")} | {"accept": (low, high), "seeds": []}
+    label = condition["name"] + (f", {expected['name']}" if named else "")
+    if e is None or e["value"] is None:
+        missing = {"NOT_TESTED": "not run yet", "ERROR": "not finished"}.get(condition["outcome"], "nothing to show")
+        return shared | {"label": label, "value": None, "low": None, "high": None, "missing": missing}
+    n = " + ".join(map(str, e["n"]))
+    unfinished = ", not finished" if condition["outcome"] == "ERROR" else ""
+    seeds = [value for _, value in e["per_seed"]]
+    return shared | {
+        "label": f"{label} (n = {n}{unfinished})", "value": e["value"], "low": e["low"], "high": e["high"],
+        "seeds": seeds, "missing": "",
+    }  # fmt: skip
+
+
+def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    from repro.report import figures, svg
+
+    log = unit == "ratio" and all(x is None or x > 0 for row in rows for x in (row["value"], row["low"]))
+    names = {e["name"] for c in claim["conditions"] for e in c["expected"] if e["unit"] == unit}
+    xlabel = next(iter(names)) if len(names) == 1 else tables.unit_text(unit)
+    told = "; ".join(
+        f"{row['label']}: {row['missing'] or tables.interval_text(row['value'], row['low'], row['high'])}"
+        for row in rows
+    )
+    title = f"{claim['title']}: our estimates with 90% intervals, in {tables.unit_text(unit)}. {told}"
+    draw = partial(figures.forest, rows, xlabel=xlabel, log=log)
+    return svg.render(lambda ax: draw(ax=ax), title=title, height=0.82 + 0.5 * len(rows), left=0.12, top=0.28)
+
+
+def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[str]:
+    """Return the condition's training error against epochs, one line a scored seed; nothing without curves."""
+    from repro.report import svg
+    from repro.report.figures import Curve, training_error
+
+    found = []
+    for trial in condition["trials"]:
+        rows = store.load_curve(root, trial["digest"]) if trial["role"] == "scoring" else []
+        if not rows or not {"epochs", "error", "window"} <= rows[0].keys():
+            continue
+        widest = max(row["window"] for row in rows)
+        whole = [row for row in rows if row["window"] == widest]
+        error = [row["error"] for row in whole]
+        found.append(Curve(trial["arm"], trial["seed"], [row["epochs"] for row in whole], error))
+    if not found:
+        return []
+    arms = ", ".join(sorted({curve.arm for curve in found}))
+    title = f"Training error against epochs for {arms}, every seed: {claim['id']}, {condition['name']}"
+    return [svg.render(partial(training_error, found, target=condition["parameters"].get("target")), title=title)]
+
+
+def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
+    """Return the search of the learning rate, where there was one: a rate given up stands at how far it was tried."""
+    from repro.report import svg
+    from repro.report.figures import Tried, learning_rates
+
+    chosen = {(t["arm"], t["rate"]) for t in condition["trials"] if t["role"] == "scoring"}
+    tried = [
+        Tried(t["arm"], t["rate"], result, "epochs-to" in t["measurements"], (t["arm"], t["rate"]) in chosen)
+        for t in condition["trials"]
+        if t["role"] == "tuning" and t["rate"]
+        if (result := t["measurements"].get("epochs-to", t["limit"])) is not None
+    ]
+    if not tried:
+        return []
+    title = f"The search of each arm's learning rate: {claim['id']}, {condition['name']}"
+    return [svg.render(partial(learning_rates, tried, unit="epochs to the target"), title=title)]

@@ -1,0 +1,120 @@
+"""Parts of the page that set several claims side by side: networks called AlexNet, speed beside arithmetic, counts."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from repro.report import tables
+from repro.report.summary import UNTESTED
+
+EVIDENCE = ("measured", "computed", "recorded")
+OTHERS = "other-alexnets"
+"""The claim whose arms are the networks that others call AlexNet."""
+
+COMPARED = {"parameters": "parameters", "multiply-adds": "multiply-adds an image", "input-dimension": "input values"}
+
+
+def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many claims were tested of all, and how many have each outcome, by the evidence for it."""
+    found = Counter(
+        (claim["outcome"], "" if claim["outcome"] in UNTESTED else tables.headline(claim)["evidence"])
+        for claim in summary["claims"]
+    )
+    by_outcome = Counter(claim["outcome"] for claim in summary["claims"])
+    rows: list[dict[str, Any]] = [
+        {"outcome": outcome, "all": by_outcome[outcome], "by": {kind: found[outcome, kind] for kind in EVIDENCE}}
+        for outcome in tables.WEIGHT
+        if by_outcome[outcome]
+    ]
+    order = {"REPRODUCED": 0, "DIRECTION": 1, "INCONCLUSIVE": 2, "NOT_REPRODUCED": 3}
+    tested = {kind: sum(row["by"][kind] for row in rows) for kind in EVIDENCE}
+    return {
+        "rows": sorted(rows, key=lambda row: (order.get(row["outcome"], 8), row["outcome"])),
+        "evidence": EVIDENCE,
+        "tested": sum(tested.values()),
+        "by": tested,
+        "all": len(summary["claims"]),
+    }
+
+
+def stale(summary: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many of the trials shown were made by another version of this program, and how many there are."""
+    trials = {t["digest"]: t["stale"] for claim in summary["claims"] for c in claim["conditions"] for t in c["trials"]}
+    return sum(trials.values()), len(trials)
+
+
+def stale_text(summary: Mapping[str, Any]) -> str:
+    """Return the note on stale evidence, empty where there is none."""
+    old, whole = stale(summary)
+    if not old:
+        return ""
+    which = "The trials shown were" if old == whole else f"{old} of the {whole} trials shown were"
+    return (
+        f"{which} run by another version of this program than the one that made this report. "
+        "That is a note, not a fault: what decides a trial is in its record, and its digest is checked."
+    )
+
+
+def alexnets(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each network called AlexNet that was counted, that of 2012 first; empty where none was."""
+    claim = next((claim for claim in summary["claims"] if claim["id"] == OTHERS), None)
+    counted = [] if claim is None else tables.headline(claim)["trials"]
+    paper = _counted_2012(summary)
+    if not counted or paper is None:
+        return []
+    rows = [("the network of 2012", paper), *((t["arm"], t["measurements"]) for t in counted)]
+    return [
+        {"name": name, "cells": [_beside(found[key], paper[key]) for key in COMPARED]}
+        for name, found in rows
+        if found.keys() >= COMPARED.keys()
+    ]
+
+
+def _beside(value: float, reference: float) -> str:
+    change = 100 * (value / reference - 1)
+    return f"{value:,.0f}" + (f" ({change:+.1f}%)" if value != reference else "")
+
+
+def _counted_2012(summary: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """Return what was counted of the paper's own network, by the claim of its 60 million parameters."""
+    claim = next((claim for claim in summary["claims"] if claim["id"] == "parameters"), None)
+    trials = [] if claim is None else tables.headline(claim)["trials"]
+    found = trials[0]["measurements"] if trials else {}
+    return found if found.keys() >= {*COMPARED, "images-per-second", "share-of-peak"} else None
+
+
+def speed(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a row for each speed of training there is: the paper's by its own numbers, and those we timed.
+
+    The floor is the time the multiply-adds alone take at the device's peak; records of ours do not hold a peak, so it
+    is told for the GPUs of 2012 only.
+    """
+    rows = []
+    if paper := _counted_2012(summary):
+        per_s = paper["images-per-second"]
+        rows.append({
+            "what": "two towers on two GTX 580, from the paper’s epochs and days", "evidence": "computed",
+            "time": f"{1000 / per_s:.3g} ms", "rate": f"{per_s:.3g} images/s",
+            "floor": f"{1000 / per_s * paper['share-of-peak']:.3g} ms ({100 * paper['share-of-peak']:.0f}% of peak)",
+            "where": "",
+        })  # fmt: skip
+    for claim in summary["claims"]:
+        for condition in claim["conditions"]:
+            rows += [] if claim["experiment"] != "throughput" else _timed(claim, condition)
+    return rows
+
+
+def _timed(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for trial in condition["trials"]:
+        for name, value in trial["measurements"].items():
+            metric, _, arm = name.partition("/")
+            if metric == "time-per-image" and value > 0:
+                device = next((str(e.get("device", "")) for e in condition["environments"]), "")
+                rows.append({
+                    "what": f"{claim['id']}, {condition['name']}: {arm}, seed {trial['seed']}",
+                    "evidence": condition["evidence"],
+                    "time": f"{1000 * value:.3g} ms", "rate": f"{1 / value:.3g} images/s",
+                    "floor": "not known: the peak of the device is not recorded", "where": device,
+                })  # fmt: skip
+    return rows

@@ -1,0 +1,269 @@
+"""The page: whole, alone, the same twice, and true to the records it is made from."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import html5lib
+import made_up
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from made_up import CLAIMS, REPORTS
+
+from repro import cli, registry, spec, store
+from repro.report import looked, page, summary
+from repro.store import Measurement, StoreError, Trial
+
+
+@pytest.fixture
+def claim() -> spec.Claim:
+    return registry.load_claim(CLAIMS / "relu-speedup.toml")
+
+
+@pytest.fixture
+def filled(tmp_path: Path, claim: spec.Claim) -> Path:
+    """A store in which the headline came out near the paper's ratio of 6."""
+    times = {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [36.0, 37.0, 35.0, 36.5, 36.0]}
+    made_up.condition(tmp_path, claim, "cifar10", times)
+    return tmp_path
+
+
+def rendered(root: Path, *claims: spec.Claim, linked: bool = True) -> str:
+    return page.render(summary.summarise({c.id: c for c in claims}, root), root, linked=linked)
+
+
+def parsed(text: str) -> html5lib.treebuilders.base.Node:
+    """Return the document; HTML that is not right is a failure."""
+    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
+    document = parser.parse(text)
+    assert parser.errors == []
+    return document
+
+
+def looked_into(root: Path, claim: spec.Claim, *, pictures: bool) -> str:
+    """Write a probe trial of the smoke condition with what a look leaves behind; return its digest."""
+    from repro.experiments import probe
+
+    trial_spec = probe.spec(claim.conditions["smoke"].arms["net"], 0)
+    found = [
+        Measurement(name="colours-apart", value=0.0, unit="x"),
+        Measurement(name="epochs-trained", value=1.0, unit="x"),
+    ]
+    trial = Trial(spec=trial_spec, data_digest="md5:0", status="completed", limit=1.0, measurements=tuple(found))
+    store.save(root, trial)
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.normal(size=(16, 1, 5, 5)), 3, axis=1)
+    colour = rng.normal(size=(16, 1, 5, 5)) * np.array([1.0, -0.5, -0.5])[:, None, None]
+    kept = {
+        "kernels": np.concatenate([grey, colour]).astype(np.float16),
+        "answers": np.tile(np.arange(5), (8, 1)), "probabilities": np.tile([0.5, 0.2, 0.1, 0.1, 0.1], (8, 1)),
+        "names": np.array(["<b>disc</b>", "ring", "star", "cross", "square"]), "truth": np.arange(8) % 5,
+        "shown": np.arange(8), "neighbours": np.arange(30).reshape(5, 6),
+        "neighbour_labels": np.arange(30).reshape(5, 6) % 5,
+    }  # fmt: skip
+    folder = store.folder(root, trial.identity)
+    np.savez_compressed(folder / "looked.npz", **kept)
+    if pictures:
+        queries = rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
+        near = rng.integers(0, 256, (5, 6, 4, 4, 3), dtype=np.uint8)
+        np.savez_compressed(folder / "pictures.npz", queries=queries, neighbours=near)
+    return trial.identity
+
+
+def test_the_page_is_valid_html_and_alone(filled: Path, claim: spec.Claim) -> None:
+    """No parse error, no id twice, every link leads to a place in the page or a record beside it; nothing is loaded."""
+    text = rendered(filled, claim)
+    elements = list(parsed(text).iter())
+    ids = [e.get("id") for e in elements if e.get("id")]
+    assert len(set(ids)) == len(ids)
+    links = [v for e in elements for name in ("href", "src", "srcset", "action") if (v := e.get(name))]
+    assert len(links) > 20
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids, link
+        else:
+            assert link.startswith("data:image/png;base64,") or (filled / link).is_file(), link
+    assert not re.search(r"url\((?!#)|@import|https?:", text)
+    assert text.count("<svg") == 4  # the forest, the headline's curves twice (Figure 1), its search
+
+
+def test_only_its_own_script_may_run(filled: Path, claim: spec.Claim) -> None:
+    """The page forbids itself to load anything, and names the digest of the one script it has."""
+    text = rendered(filled, claim)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_the_page_is_the_same_twice(filled: Path, claim: spec.Claim) -> None:
+    """The same records give the same bytes; another record gives another evidence digest."""
+    first = rendered(filled, claim)
+    assert rendered(filled, claim) == first
+    made_up.condition(filled, claim, "cifar10-19pct", {"relu": [6.0] * 5, "tanh": [9.0, 9.1, 9.2, 9.3, 9.4]})
+    assert store.evidence_digest(filled) not in first
+
+
+def test_several_processes_draw_the_same(filled: Path, claim: spec.Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large registry is drawn side by side, to the same bytes."""
+    first = rendered(filled, claim)
+    monkeypatch.setattr(page, "SEVERAL_PROCESSES_FROM", 1)
+    assert rendered(filled, claim) == first
+
+
+def test_text_of_specs_is_escaped(filled: Path, claim: spec.Claim) -> None:
+    """A title, a reason and a message that hold markup are shown as text, in the page and in the figures' labels."""
+    bad = "<script>alert('x')</script> & \"[bold]\" <img src=x onerror=alert(1)>"
+    nasty = claim.model_copy(
+        update={"title": bad, "source": claim.source.model_copy(update={"text": bad}),
+                "expect": tuple(e.model_copy(update={"because": bad}) for e in claim.expect)}
+    )  # fmt: skip
+    text = rendered(filled, nasty)
+    assert len(re.findall("<script", text)) == 1
+    assert not re.search(r"<img src=x", text)
+    assert text.count("&lt;script&gt;") >= 4
+    parsed(text)
+
+
+def test_records_are_linked_where_they_lie(filled: Path, claim: spec.Claim) -> None:
+    """A page in the store links to the raw records; one elsewhere names them."""
+    assert 'href="trials/' in rendered(filled, claim)
+    away = rendered(filled, claim, linked=False)
+    assert "trials/" not in away
+    digest = summary.summarise({claim.id: claim}, filled)["claims"][0]["conditions"][0]["trials"][0]["digest"]
+    assert digest in away
+
+
+def test_the_command_knows_where_the_page_lies(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`report --html` links to records only from the store's own folder."""
+    for folder, linked in ((filled, True), (tmp_path_factory.mktemp("elsewhere"), False)):
+        arguments = ["report", "--store", str(filled), "--html", str(folder / "page.html")]
+        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+        assert ('href="trials/' in (folder / "page.html").read_text()) is linked
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    """With no record at all the page has every claim, and says of each figure and table that nothing was run."""
+    found = registry.load_registry(CLAIMS)
+    text = page.render(summary.summarise(found, tmp_path), tmp_path)
+    parsed(text)
+    assert all(f'<h3 id="{id_}">' in text for id_ in found)
+    assert f"0 of {len(found)} claims tested" in text
+    for said in (
+        "No network of ours was looked into",
+        "Not counted yet",
+        "Our own speed is not measured",
+        "was timed yet",
+    ):
+        assert said in text
+    assert "<svg" not in text
+
+
+def test_conditions_not_finished_have_a_row_in_the_forest(filled: Path, claim: spec.Claim) -> None:
+    """The forest names every condition that is measured, those without an estimate too, and never the smoke one."""
+    text = rendered(filled, claim)
+    label = re.search(r'aria-label="(ReLU reaches[^"]*our estimates[^"]*)"', text)
+    assert label is not None
+    for name in claim.conditions:
+        assert (f"{name}: not run yet" in label[1]) is (name not in ("cifar10", "smoke"))
+    assert "cifar10 (n = 5 + 5): 6.01" in label[1]
+
+
+def test_networks_called_alexnet_stand_side_by_side() -> None:
+    """The committed counts of every preset are in one table, each with its difference from the network of 2012."""
+    text = rendered(REPORTS, *(registry.load_claim(CLAIMS / f"{i}.toml") for i in ("parameters", "other-alexnets")))
+    table = text.split('<h2 id="alexnets">')[1].split("</table>")[0]
+    assert re.findall(r'<th scope="row">([^<]*)', table) == [
+        "the network of 2012", "torchvision", "bvlc-alexnet", "caffenet", "batch-norm-clone",
+    ]  # fmt: skip
+    assert "60,965,224" in table
+    assert "61,100,840 (+0.2%)" in table
+
+
+def test_the_speed_of_2012_stands_beside_its_floor() -> None:
+    """The paper's own numbers give its speed; ours is said to be not measured where no trial timed it."""
+    text = rendered(REPORTS, registry.load_claim(CLAIMS / "parameters.toml"))
+    part = text.split('<h2 id="speed">')[1].split("</section>")[0]
+    assert "227 images/s" in part
+    assert "1.31 ms (30% of peak)" in part
+    assert "not measured in these records" in part
+
+
+def test_kernels_and_neighbours_are_shown(tmp_path: Path) -> None:
+    """A network that was looked into is shown: kernels, colour by tower, answers, neighbours, and what trained it."""
+    claim = registry.load_claim(CLAIMS / "colour-towers.toml")
+    digest = looked_into(tmp_path, claim, pictures=True)
+    text = rendered(tmp_path, claim)
+    parsed(text)
+    part = text.split('<h2 id="figures">')[1].split("</section>")[0]
+    assert "0% is colour in the first tower and 100% in the second; n = 1 network" in part
+    assert "the 32 kernels of 5 × 5" in part
+    assert "trained for 1 epoch on <code>embedded</code>" in part
+    assert digest in part
+    assert part.count("<img") == 8 + 5 * 7
+    assert "&lt;b&gt;disc&lt;/b&gt;" in part
+    assert "<b>" not in part
+
+
+def test_without_pictures_classes_stand_in_their_place(tmp_path: Path) -> None:
+    """Committed records have no pictures of a data set; the page says so, and names the classes."""
+    claim = registry.load_claim(CLAIMS / "colour-towers.toml")
+    looked_into(tmp_path, claim, pictures=False)
+    part = rendered(tmp_path, claim).split('<h2 id="figures">')[1].split("</section>")[0]
+    assert "<img" not in part
+    assert "their pictures are not shown: they belong to the data set" in part
+    assert part.count("star") > 8
+
+
+def test_chroma_is_what_the_probe_measures() -> None:
+    """The page and the measuring half agree on what share of the kernels is colour."""
+    torch = pytest.importorskip("torch")
+    from repro.measure.probe import colour_shares
+
+    kernels = np.random.default_rng(1).normal(size=(12, 3, 4, 4))
+    assert looked.chroma(kernels, towers=2) == pytest.approx(colour_shares(torch.from_numpy(kernels), towers=2))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x00" * 50], ids=["empty", "torn", "zeros"])
+def test_a_damaged_look_is_named(tmp_path: Path, content: bytes) -> None:
+    """A file that cannot be read is one clear line with its path, not a traceback and not a page without figures."""
+    claim = registry.load_claim(CLAIMS / "colour-towers.toml")
+    digest = looked_into(tmp_path, claim, pictures=False)
+    (store.folder(tmp_path, digest) / "looked.npz").write_bytes(content)
+    with pytest.raises(StoreError, match=r"looked\.npz"):
+        rendered(tmp_path, claim)
+
+
+def test_a_look_runs_no_code(tmp_path: Path) -> None:
+    """An archive that holds pickled objects is refused, not opened."""
+    claim = registry.load_claim(CLAIMS / "colour-towers.toml")
+    digest = looked_into(tmp_path, claim, pictures=False)
+    np.savez_compressed(store.folder(tmp_path, digest) / "looked.npz", kernels=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(StoreError, match="pickle"):
+        rendered(tmp_path, claim)
+
+
+def test_changes_are_told_on_the_page(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With an older report named, the page has what changed since."""
+    saved = tmp_path_factory.mktemp("old") / "old.json"
+    result = CliRunner().invoke(cli.main, ["report", "--json", "--store", str(filled / "none")])
+    saved.write_text(result.output)
+    arguments = ["report", "--store", str(filled), "--html", str(saved.with_name("p.html")), "--against", str(saved)]
+    assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+    part = saved.with_name("p.html").read_text().split('<h2 id="changes">')[1].split("</section>")[0]
+    assert "1 of " in part
+    assert re.search(r"relu-speedup</th><td>cifar10 .*NOT_TESTED.*REPRODUCED", part)
+    assert json.loads(result.output)["schema"] == 1
+
+
+def test_the_committed_page_is_of_the_committed_records() -> None:
+    """reports/index.html holds the digest of the records beside it, and all its links lead somewhere; `make page`."""
+    text = (REPORTS / "index.html").read_text()
+    assert f'<meta name="evidence-digest" content="{store.evidence_digest(REPORTS)}">' in text
+    links = set(re.findall(r'href="(trials/[^"]+)"', text))
+    assert links
+    assert all((REPORTS / link).is_file() for link in links)
