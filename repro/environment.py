@@ -84,4 +84,5 @@ def describe(device: torch.device) -> dict[str, str | int | bool | None]:
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "tf32": False,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

@@ -23,7 +23,7 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
         # The record last: what has one is whole.
         for name in ("curve.csv", "missed.npz", "looked.npz", *pictures, "record.json"):
             path = store.folder(source, trial.identity) / name
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
         copied += 1
     for (claim, condition), looks in store.load_looks(source).items():

@@ -2,8 +2,11 @@
 
     STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
                             curve.csv     the raw curve
-                            checkpoint.pt while the trial can still go on
+                            checkpoint.pt while the trial can still go on, and .previous the one before
     STORE/plans/<claim>.<condition>.json    the seeds each run asked for, oldest first
+
+Records and plans end with a sum of their own content. What does not fit its sum is told and never used; a run that
+needs its place sets it aside as <name>.bad. Links inside a store are not followed.
 
 The identity digests what decides a trial's outcome (its spec and the data's digest), so the same command
 finds its own work again and two claims share a trial they both need.
@@ -11,31 +14,56 @@ finds its own work again and two claims share a trial they both need.
 
 import contextlib
 import csv
-import fcntl
+import gc
+import hashlib
+import io
 import json
+import logging
 import os
 import re
 import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from repro.problem import Problem, suggest
+from repro import files
+from repro.files import StoreError, write_atomically
+from repro.problem import suggest
+
+__all__ = [
+    "SCHEMA", "Frozen", "Looks", "Measurement", "Status", "StoreError", "Trial", "TrialSpec", "add_look",
+    "evidence_digest", "faults_in", "folder", "key_path", "load", "load_curve", "load_looks", "locked", "recall",
+    "save", "save_curve", "stamp", "write_atomically",
+]  # fmt: skip
 
 SCHEMA = 1
 Status = Literal["running", "completed", "censored", "diverged", "failed"]
 
 
-class StoreError(Problem):
-    """The store cannot be read or written; the message names the path and says what to do."""
+Value = TypeVar("Value", bound=BaseModel)
 
 
 class Frozen(BaseModel):
     """A strict value: no unknown keys, no silent conversions, no NaN or infinity, no changes once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+    def __copy__(self) -> Self:
+        """Return a copy without what was worked out and kept: ``model_copy`` may then change what it rests on."""
+        return _without_kept(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a deep copy, likewise."""
+        return _without_kept(super().__deepcopy__(memo))
+
+
+def _without_kept(value: Value) -> Value:
+    for name in value.__dict__.keys() - type(value).model_fields.keys():
+        del value.__dict__[name]
+    return value
 
 
 def faults_in(
@@ -108,7 +136,7 @@ class TrialSpec(Frozen):
     config: dict[str, JsonValue]
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of the spec, 16 hex digits."""
         return _digest(self.model_dump(mode="json"))
@@ -144,7 +172,7 @@ class Trial(Frozen):
     duration_s: float = 0.0
     """Seconds of training, all attempts added, evaluation and start-up left out."""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         return self.spec.identity(self.data_digest)
 
@@ -157,8 +185,6 @@ class Trial(Frozen):
 
 
 def _digest(value: Any) -> str:
-    import hashlib  # here: it loads a whole library of ciphers, which a list of claims does without
-
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -168,44 +194,39 @@ def folder(root: Path, identity: str) -> Path:
     return root / "trials" / identity
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` whole or not at all, also through a crash. Raises StoreError."""
-    part = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; nothing finished was lost") from error
-
-
 def save(root: Path, trial: Trial) -> None:
     """Write the trial's record in its folder, replacing an older one. Raises StoreError."""
-    text = trial.model_dump_json(indent=1, by_alias=True)
-    write_atomically(folder(root, trial.identity) / "record.json", text.encode() + b"\n")
+    place = _own(root, "trials", trial.identity)
+    write_atomically(place / "record.json", files.sealed(trial.model_dump_json(indent=1, by_alias=True)))
+    files.sync_folder(place)
+
+
+def _own(root: Path, *parts: str) -> Path:
+    """Return a path inside the store. Raises StoreError where a link would lead out of it."""
+    path = root
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise StoreError(f"{path} is a link, and what is written there would leave the store; remove it")
+    return path
 
 
 def save_curve(root: Path, identity: str, rows: Iterable[Mapping[str, float]]) -> None:
     """Write the raw curve, one row a check, every row with the same keys. Raises StoreError."""
     rows = list(rows)
     lines = [",".join(rows[0]), *(",".join(f"{value:.9g}" for value in row.values()) for row in rows)] if rows else []
-    write_atomically(folder(root, identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
+    write_atomically(_own(root, "trials", identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
 
 
 def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
     """Return the raw curve, oldest row first; empty where none was written. Raises StoreError."""
     path = folder(root, identity) / "curve.csv"
     try:
-        with path.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = csv.DictReader(io.StringIO(files.read(path).decode(), newline=""))
+        return [{name: float(value) for name, value in row.items()} for row in rows]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise StoreError(f"cannot read {path}: {error}; remove the trial's folder to run it again") from error
 
 
@@ -216,31 +237,89 @@ def load(root: Path) -> tuple[list[Trial], list[str]]:
     """
     trials: list[Trial] = []
     problems: list[str] = []
-    for path in sorted((root / "trials").glob("*/record.json")):
-        try:
-            trial = _record(path)
-        except StoreError as error:
-            problems.append(f"{path}: {error}")
-        else:
-            trials.append(trial)
+    with _without_collections():
+        for path in _records(root):
+            try:
+                trials.append(_record(path))
+            except FileNotFoundError:
+                continue  # a folder without a record: nothing was begun there
+            except StoreError as error:
+                problems.append(f"{path}: {error}")
     return trials, problems
 
 
-def _record(path: Path) -> Trial:
-    """Return the trial recorded at ``path``. Raises StoreError, saying why it cannot be used."""
+def _records(root: Path) -> list[Path]:
+    """Return where a record may lie in each trial's folder, sorted."""
+    base = root / "trials"
     try:
-        content = path.read_bytes()
-        schema = json.loads(content).get("schema", SCHEMA)
-        if schema != SCHEMA:
-            raise StoreError(f"record schema {schema}, this version reads {SCHEMA}")
-        trial = Trial.model_validate_json(content)
+        return [base / name / "record.json" for name in sorted(os.listdir(base))]  # noqa: PTH208 - names, not 100,000 paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {base}: {error}") from error
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Put off looking for garbage while many values are made that all stay: it costs more than making them."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def recall(root: Path, identity: str) -> Trial | None:
+    """Return what is recorded of one trial, None where nothing is; for the process that holds the trial.
+
+    A record that cannot be used is set aside, and that is told: the trial is then run again.
+    """
+    path = folder(root, identity) / "record.json"
+    try:
+        return _record(path)
+    except FileNotFoundError:
+        return None
+    except StoreError as error:
+        aside = files.set_aside(path)
+        logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", path, error, aside.name)
+        return None
+
+
+def _record(path: Path) -> Trial:
+    """Return the trial recorded at ``path``. Raises FileNotFoundError, and StoreError saying why it cannot be used."""
+    content = b""
+    try:
+        if path.parent.is_symlink():
+            raise StoreError("its folder is a link, and links inside a store are not followed")
+        content = files.read(path)
+        trial = Trial.model_validate_json(files.unsealed(content))
         identity = trial.identity
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except (OSError, ValueError) as error:
+        _refuse_other(_schema(content), "record schema")
         told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
         raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
+    _refuse_other(trial.schema_, "record schema")
     if identity != path.parent.name:
         raise StoreError(f"its content belongs in {identity}; edited or copied records are not used")
     return trial
+
+
+def _refuse_other(schema: Any, what: str) -> None:
+    """Raise StoreError for another schema than this version's: it is not damage, and nobody should remove it."""
+    if schema != SCHEMA:
+        raise StoreError(f"{what} {schema!r}, this version reads {SCHEMA}")
+
+
+def _schema(content: bytes) -> Any:
+    """Return the schema that a record says it has; this version's where it says none."""
+    try:
+        return json.loads(content).get("schema", SCHEMA)
+    except (ValueError, AttributeError, RecursionError):
+        return SCHEMA
 
 
 class Looks(Frozen):
@@ -254,40 +333,55 @@ class Looks(Frozen):
 
 def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
     """Note that a run asked for ``seeds``; running a part of what was planned before is not a new look."""
-    old = load_looks(root).get((claim, condition), ())
-    if any(set(seeds) <= set(look) for look in old):
-        return
-    looks = Looks(claim=claim, condition=condition, looks=(*old, seeds))
-    text = looks.model_dump_json(by_alias=True)
-    write_atomically(root / "plans" / f"{claim}.{condition}.json", text.encode() + b"\n")
+    path = _own(root, "plans", f"{claim}.{condition}.json")
+    with files.held(path.parent / ".lock", wait=True):  # or of two runs that start at once, one forgets the other's
+        old = _looks(path).looks if path.exists() else ()
+        if any(set(seeds) <= set(look) for look in old):
+            return
+        looks = Looks(claim=claim, condition=condition, looks=(*old, seeds))
+        write_atomically(path, files.sealed(looks.model_dump_json(by_alias=True)))
 
 
 def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
     """Return the looks by (claim, condition). Raises StoreError for a file that is not one."""
-    found = {}
-    for path in sorted((root / "plans").glob("*.json")):
-        try:
-            looks = Looks.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            told = faults_in(error, Looks)[0] if isinstance(error, ValidationError) else error.strerror
-            raise StoreError(f"{path}: not a usable plan ({told}); remove or restore it") from error
-        if path.stem != f"{looks.claim}.{looks.condition}":
-            raise StoreError(
-                f"{path}: its content is the plan of {looks.claim}.{looks.condition}; remove or restore it"
-            )
-        found[looks.claim, looks.condition] = looks.looks
-    return found
+    found = map(_looks, sorted((root / "plans").glob("*.json")))
+    return {(looks.claim, looks.condition): looks.looks for looks in found}
+
+
+def _looks(path: Path) -> Looks:
+    """Return the plan at ``path``. Raises StoreError where it is not one, or another's."""
+    try:
+        looks = Looks.model_validate_json(files.unsealed(files.read(path)))
+    except (OSError, ValueError) as error:
+        told = faults_in(error, Looks)[0] if isinstance(error, ValidationError) else error
+        raise StoreError(f"{path}: not a usable plan ({told}); remove or restore it") from error
+    _refuse_other(looks.schema_, f"{path}: plan schema")
+    if path.stem != f"{looks.claim}.{looks.condition}":
+        raise StoreError(f"{path}: its content is the plan of {looks.claim}.{looks.condition}; remove or restore it")
+    return looks
+
+
+def stamp(root: Path) -> str:
+    """Return a digest that changes whenever a record or a plan does, at the cost of a look at each file's times.
+
+    What is worked out of the whole store may be kept under it: 100,000 records are looked at in about a second.
+    """
+    return files.stamp(iter([*_records(root), *sorted((root / "plans").glob("*.json"))]))
+
+
+EVIDENCE = (
+    "trials/*/record.json", "trials/*/curve.csv", "trials/*/looked.npz", "trials/*/pictures.npz", "plans/*.json",
+    "bands/*.json",
+)  # fmt: skip
+"""Files of a store that a report shows."""
 
 
 def evidence_digest(root: Path) -> str:
-    """Return a digest of all records, curves and plans under ``root``, 16 hex digits; no checkpoints, no order."""
-    import hashlib
-
+    """Return a digest of all that a report follows from under ``root``, 16 hex digits; no checkpoints, no order."""
     digest = hashlib.sha256()
-    files = [*root.glob("trials/*/record.json"), *root.glob("trials/*/curve.csv"), *root.glob("plans/*.json")]
-    for path in sorted(files):
+    for path in sorted(path for pattern in EVIDENCE for path in root.glob(pattern)):
         try:
-            content = path.read_bytes()
+            content = files.read(path)
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}; remove or restore it") from error
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + content + b"\0")
@@ -298,18 +392,10 @@ def evidence_digest(root: Path) -> str:
 def locked(root: Path, identity: str) -> Iterator[bool]:
     """Hold the trial for this process; yields False where another live process holds it.
 
-    The lock is the kernel's, so one left by a dead process frees itself.
+    The lock is the kernel's, so one left by a dead process frees itself; what that process left half-written goes.
     """
-    path = folder(root, identity) / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}; pass --store DIR to use another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    place = _own(root, "trials", identity)
+    with files.held(place / "lock") as ours:
+        if ours:
+            files.sweep(place)
+        yield ours

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from repro import store
+from repro import files, store
 from repro.experiments import epochs_to
 from repro.folders import default_claims
 from repro.registry import load_claim
@@ -65,6 +65,18 @@ def test_an_identity_holds_only_what_decides(trial):
     assert trial.model_copy(update={"data_digest": "md5:1"}).identity != trial.identity
 
 
+def test_a_changed_copy_has_a_digest_of_its_own(trial):
+    """Key and identity are worked out once for a value, and afresh for what is copied from it."""
+    key, identity = trial.spec.key, trial.identity
+    for deep in (False, True):
+        other = trial.spec.model_copy(update={"seed": 4}, deep=deep)
+        assert other.key == TrialSpec(**{**trial.spec.model_dump(), "seed": 4}).key != key
+        assert trial.model_copy(update={"spec": other}, deep=deep).identity != identity
+        assert trial.model_copy(update={"data_digest": "md5:1"}, deep=deep).identity != identity
+    fresh = TrialSpec(**trial.spec.model_dump())
+    assert fresh == trial.spec  # one has worked out its key, the other has not
+
+
 def test_a_record_comes_back_as_it_was(root, trial):
     """What was saved is what is loaded, without a complaint."""
     assert store.load(root) == ([trial], [])
@@ -90,7 +102,7 @@ def test_a_record_comes_back_as_it_was(root, trial):
 def test_a_damaged_record_is_told_and_not_used(root, trial, damage):
     """Torn, edited, foreign or newer records are each one line that names the file; none is used or crashes."""
     path = _record(root, trial)
-    content = path.read_bytes()
+    content = files.unsealed(path.read_bytes())  # without a sum, which would tell them all
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
     trials, problems = store.load(root)
@@ -154,6 +166,14 @@ def test_a_damaged_plan_is_refused(tmp_path, content):
         store.load_looks(tmp_path)
 
 
+def test_a_newer_plan_is_refused_by_its_number(tmp_path):
+    """A plan of a later schema may mean something else by the same keys."""
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "a.b.json").write_text('{"schema":2,"claim":"a","condition":"b","looks":[[0]]}')
+    with pytest.raises(StoreError, match=r"a\.b\.json: plan schema 2, this version reads 1"):
+        store.load_looks(tmp_path)
+
+
 def test_a_curve_comes_back_and_a_torn_one_is_told(root, trial):
     """A curve is read as written, a missing one is empty, a damaged one names its file."""
     assert store.load_curve(root, trial.identity) == []
@@ -173,6 +193,18 @@ def test_the_evidence_digest_follows_content_and_not_checkpoints(root, trial):
     assert store.evidence_digest(root) == before
     store.add_look(root, "claim", "condition", (0,))
     assert store.evidence_digest(root) != before
+
+
+def test_looks_asked_for_at_once_are_all_kept(tmp_path):
+    """Processes that note a look at the same time do not forget each other's."""
+    script = (
+        "import sys; from pathlib import Path; from repro.store import add_look\n"
+        "for seed in range(40): add_look(Path(sys.argv[1]), 'claim', 'smoke', (int(sys.argv[2]) * 100 + seed,))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(number)]) for number in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    looks = store.load_looks(tmp_path)["claim", "smoke"]
+    assert sorted(looks) == [(number * 100 + seed,) for number in range(3) for seed in range(40)]
 
 
 def test_a_lock_is_held_by_one_process_and_freed_with_it(tmp_path):

@@ -61,10 +61,11 @@ def _rows(claims: Path, store: Path) -> list[Row]:
 
 
 def _key(claims: Path, store: Path) -> str:
-    """Return a digest of all that the rows follow from: claim files, records, looks, and this program."""
-    digest = hashlib.sha256()
-    records = sorted((*store.glob("trials/*/record.json"), *store.glob("plans/*.json")))
-    for path in (*claim_files(claims), *records, *sorted(PACKAGE.rglob("*.py"))):
+    """Return a digest of all that the rows follow from: claim files, the store as it stands, and this program."""
+    from repro.store import stamp
+
+    digest = hashlib.sha256(stamp(store).encode())
+    for path in (*claim_files(claims), *sorted(PACKAGE.rglob("*.py"))):
         with contextlib.suppress(OSError):  # whoever reads it for its content says what is wrong
             digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

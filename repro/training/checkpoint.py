@@ -1,33 +1,104 @@
-"""Checkpoints: the whole state of a trial in one file, replaced atomically."""
+"""Checkpoints: the whole state of a trial in one file with a sum of its bytes, and the one before beside it.
 
+A file is a line of text, ``repro-checkpoint sha256:<hex>``, and then what torch writes. A newer one takes the place of
+an older one in two moves, so that at any moment one of the two is whole.
+"""
+
+import hashlib
 import io
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from repro.store import write_atomically
+from repro import files
+
+MAGIC = b"repro-checkpoint sha256:"
+_ZIP = b"PK\x03\x04"  # how torch's own files begin
+
+
+SHARE = 0.02
+"""Of the training time, that checkpoints may take."""
+
+
+class Damaged(Exception):
+    """What is at a checkpoint's place is not what was written there."""
+
+
+def pause(least_s: float, cost_s: float) -> float:
+    """Return the seconds of training until the next checkpoint, after one that took ``cost_s``.
+
+    ``least_s``, and more where checkpoints would take over SHARE of the time; 0 stays 0, a checkpoint at every check.
+    """
+    return max(least_s, cost_s / SHARE) if least_s else 0.0
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the one at ``path`` lies."""
+    return path.with_name(path.name + ".previous")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) to ``path``. Raises StoreError."""
+    """Write ``state`` (tensors and plain values) to ``path``, and keep the one before. Raises StoreError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    content = buffer.getbuffer()
+    head = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    fresh = path.with_name(path.name + ".new")
+    files.write_atomically(fresh, head + content)
+    try:
+        if path.exists():
+            path.replace(previous(path))
+        fresh.replace(path)
+    except OSError as error:
+        raise files.StoreError(f"cannot write {path}: {error.strerror or error}; the one before is kept") from error
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the state saved at ``path``, None where there is none or it cannot be read.
+    """Return the state saved at ``path``, or the one before where that is damaged; None where there is neither.
 
-    An unreadable checkpoint is set aside as ``<name>.bad``: the trial then starts afresh, which costs time but
-    not correctness.
+    A damaged file is set aside as ``<name>.bad``, and that is told. Starting from an older checkpoint, or afresh,
+    costs time but leads to the same numbers.
     """
+    for place in (path.with_name(path.name + ".new"), path, previous(path)):
+        try:
+            return _read(place, device)
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            aside = files.set_aside(place)
+            logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", place, error, aside.name)
+    return None
+
+
+def remove(path: Path) -> None:
+    """Remove the checkpoint at ``path`` and the one before: the trial has ended."""
+    for place in (path.with_name(path.name + ".new"), path, previous(path)):
+        place.unlink(missing_ok=True)
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return state
+        content = files.read(path)
     except FileNotFoundError:
-        return None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError):
-        path.replace(path.with_name(path.name + ".bad"))
-        return None
+        raise
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error.strerror})") from error
+    if content.startswith(_ZIP):
+        body = memoryview(content)  # from before there were sums: torch's file has weaker ones of its own
+    else:
+        size = len(MAGIC) + 65  # the line's 64 hex digits, and its end
+        body = memoryview(content)[size:]
+        if content[: size - 1] != MAGIC + hashlib.sha256(body).hexdigest().encode():
+            raise Damaged("its sum is not that of its content")
+    if body[: len(_ZIP)] != _ZIP:
+        raise Damaged("not a checkpoint")  # torch would try its older forms, pickles without a frame
+    try:
+        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"not a checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise Damaged("not a checkpoint (no table of states)")
+    return state
