@@ -31,7 +31,7 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
     from repro.report.console import terminal
 
     claim = claim_named(registry_folder(claims), id_)
-    found = summary.summarise({id_: claim}, store)["claims"][0]
+    found = summary.summarise({id_: claim}, store, ahead=True)["claims"][0]
     details.show(terminal(), claim, found)
 
 

@@ -29,6 +29,13 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     console.print(f"\nneeds {plan.needs(claim.conditions[claim.headline])}", style="dim")
     console.print(tables.conditions(found))
     console.print("* the headline condition, named before any data; it alone decides")
+    for line in found["bands"]:
+        console.print(f"\n{line}.")
+    ahead = [(c["name"], line) for c in found["conditions"] for line in c["resolves"]]
+    if ahead:
+        console.print("\nWhat the planned seeds can tell:")
+    for name, line in ahead:
+        console.print(f"  {name}, {line}.")
     for condition in found["conditions"]:
         if condition["trials"]:
             _condition(console, condition)
@@ -42,6 +49,9 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
 
 def _condition(console: Console, condition: Mapping[str, Any]) -> None:
     console.print(f"\n{condition['name']} {condition['outcome']}: {condition['reason']}")
+    for e in condition["estimates"]:
+        if e["paired"]:
+            console.print(f"{e['name']}: {e['paired']}.")
     console.print(tables.trials(condition))
     for e in condition["environments"]:
         told = ", ".join(f"{key} {value}" for key, value in e.items() if key != "trials")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, bands, experiments, resolve, store
+from repro import __version__, bands, experiments, paired, resolve, store
 from repro.experiments import Observed
 from repro.folders import DATA
 from repro.judge import Judged, Verdict, judge, judge_all, records
@@ -41,7 +41,7 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
     looks = store.load_looks(root)
     found_once = records(trials)
     claims = [
-        _claim(claim, judge_all(claim, found_once, looks)) | {"bands": bands.changed(root, claim)}
+        _claim(claim, judge_all(claim, found_once, looks), root) | {"bands": bands.changed(root, claim)}
         for claim in registry.values()
     ]
     if ahead:
@@ -110,7 +110,7 @@ def refuted(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+def _claim(claim: Claim, verdicts: Mapping[str, Verdict], root: Path) -> dict[str, Any]:
     headline = verdicts[claim.headline]
     return {
         "id": claim.id,
@@ -129,11 +129,11 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         "known": claim.known.model_dump() if claim.known else None,
         "published": [published_text(e) for e in expectations(claim, claim.headline)],
         "deviations": [d.model_dump() for d in claim.deviations],
-        "conditions": [_condition(claim, name, v) for name, v in verdicts.items()],
+        "conditions": [_condition(claim, name, v, root) for name, v in verdicts.items()],
     }
 
 
-def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
+def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[str, Any]:
     condition, experiment = claim.conditions[name], experiments.get(claim.experiment)
     shared = condition.any_arm.model_dump(mode="json", exclude=set(experiment.FACTORS))
     return {
@@ -153,7 +153,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict) -> dict[str, Any]:
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
         "resolves": [],
-        "estimates": [_estimate(j, experiment, verdict.observed) for j in verdict.judged],
+        "estimates": [_estimate(j, experiment, verdict.observed, root) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "stale": sum(t.environment.get("code_digest") != code_digest() for _, _, t in verdict.observed.trials),
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
@@ -187,8 +187,9 @@ def _expected(e: Expectation, experiment: Any) -> dict[str, Any]:
     }
 
 
-def _estimate(judged: Judged, experiment: Any, observed: Observed) -> dict[str, Any]:
+def _estimate(judged: Judged, experiment: Any, observed: Observed, root: Path) -> dict[str, Any]:
     e, i = judged.expectation, judged.estimate
+    pair = paired.difference(e, observed, root)
     return _expected(e, experiment) | {
         "value": i.value if i else None,
         "low": i.low if i else None,
@@ -196,6 +197,7 @@ def _estimate(judged: Judged, experiment: Any, observed: Observed) -> dict[str, 
         "n": list(i.n) if i else [],
         "confidence": i.confidence if i else None,
         "per_seed": _per_seed(e, observed),
+        "paired": paired.sentence(pair) if pair else None,
         "evidence": experiment.EVIDENCE,
         "outcome": judged.outcome,
         "reason": judged.reason,
