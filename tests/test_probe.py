@@ -1,6 +1,7 @@
 """Looking into a trained network: colour by tower, and neighbours."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from repro.data import embedded
 from repro.experiments import probe
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task, measure
-from repro.measure.probe import agreement, colour_shares
+from repro.measure import probe as module
+from repro.measure.probe import Nearest, agreement, colour_shares
 from repro.store import folder
 
 
@@ -28,7 +30,31 @@ def test_agreement_by_hand() -> None:
     """Of twelve points on a line, the six nearest to 0 are the ones of its class but one."""
     base = torch.arange(1.0, 13.0)[:, None]
     labels = torch.tensor([0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1])
-    assert agreement(torch.zeros(1, 1), torch.tensor([0]), base, labels) == pytest.approx(5 / 6)
+    found = Nearest(torch.zeros(1, 1))
+    found.see(base)
+    assert found.rows.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert agreement(found.rows, torch.tensor([0]), labels) == pytest.approx(5 / 6)
+
+
+def test_the_nearest_are_the_same_in_parts() -> None:
+    """Rows seen in uneven parts, the first smaller than the neighbours wanted, against all at once."""
+    draw = torch.Generator().manual_seed(0)
+    queries, base = (torch.randn(n, 5, generator=draw) for n in (20, 300))
+    found = Nearest(queries)
+    for part in base.split([3, 100, 1, 196]):
+        found.see(part)
+    assert (found.rows == torch.cdist(queries, base).topk(6, largest=False).indices).all()
+
+
+def test_queries_are_a_spread_sample_with_those_shown_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 24 test images 16 are compared; places go by the whole test set."""
+    monkeypatch.setattr(module, "QUERIES", 16)
+    run = SimpleNamespace(data=SimpleNamespace(count=lambda _split: 24))
+    compared, shown = module.Probe._compared(run), module.Probe._shown(run, 8)
+    assert len(compared) == 16
+    assert compared[0] == 0
+    assert compared[-1] == 22
+    assert set(shown) <= set(compared)
 
 
 def test_a_probe_trains_and_looks(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from repro.experiments import Observed, Planned, decisive, every, final_error, o
 from repro.store import Trial, TrialSpec
 
 NAME = "probe"
-NUMERICS = 1
+NUMERICS = 2
 EVIDENCE = "measured"
 UNITS = {
     "colours-apart": "fraction of the runs",  # 1 where one tower's conv1 kernels hold the colour, 0 where not

@@ -6,6 +6,7 @@ only). Sources: section 6.1 of the paper, Figures 3 and 4.
 """
 
 import io
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ __all__ = ["load", "measure"]
 
 APART = 4.0  # times as much of the energy in colour in one tower as in the other
 NEIGHBOURS = 6  # columns of training images in Figure 4
-CHUNK = 256  # queries at a time
+QUERIES = 1000  # test images that are compared, evenly spread; a multiple of ANSWERED, so that those are among them
 ANSWERED, COMPARED, BEST = 8, 5, 5  # test images of Figure 4's left half and of its right half; labels shown of each
 SMALL = 64  # pixels: side of the pictures kept
 
@@ -42,14 +43,22 @@ class Probe(Run):
         kernels = model[_first(model, nn.Conv2d)].weight.detach().cpu()
         one, other = colour_shares(kernels, towers=2)
         low, high = sorted((one, other))
-        queries, base = (self._hidden(split) for split in ("val", "train"))
-        gain = agreement(queries.features, queries.labels, base.features, base.labels)
-        gain -= agreement(queries.pixels, queries.labels, base.pixels, base.labels)
+        queries = self._queries()
+        by_fc7, by_pixels = Nearest(queries.features), Nearest(queries.pixels)
+        truth = []
+        for seen in self._hidden("train"):
+            by_fc7.see(seen.features)
+            by_pixels.see(seen.pixels)
+            truth.append(seen.labels.cpu())
+        labels = torch.cat(truth)
+        gain = agreement(by_fc7.rows.cpu(), queries.labels, labels) - agreement(
+            by_pixels.rows.cpu(), queries.labels, labels
+        )
         self.found = {"colours-apart": float(high >= APART * low), "neighbour-gain": 100 * gain}
-        self.kept = {"looked": {"kernels": kernels.numpy().astype(np.float16)} | self._answers(queries)}
-        neighbours = torch.cdist(queries.features[self._shown(COMPARED)], base.features)
-        nearest = neighbours.topk(min(NEIGHBOURS, len(base.labels)), largest=False).indices
-        self.kept["looked"] |= {"neighbours": nearest.numpy(), "neighbour_labels": base.labels[nearest].numpy()}
+        shown = [self._compared().index(i) for i in self._shown(ANSWERED)]
+        self.kept = {"looked": {"kernels": kernels.numpy().astype(np.float16)} | self._answers(queries, shown)}
+        nearest = by_fc7.rows[shown[:COMPARED]].cpu()
+        self.kept["looked"] |= {"neighbours": nearest.numpy(), "neighbour_labels": labels[nearest].numpy()}
         self.kept["pictures"] = {
             "queries": np.stack([_small(self.data, "val", i) for i in self._shown(ANSWERED)]),
             "neighbours": np.stack([[_small(self.data, "train", i) for i in row] for row in nearest.tolist()]),
@@ -68,34 +77,43 @@ class Probe(Run):
         count = self.data.count("val")
         return [i * count // ANSWERED for i in range(min(n, count))]
 
+    def _compared(self) -> list[int]:
+        """Return the places of the test images that are compared: all, or QUERIES of them spread evenly."""
+        count = self.data.count("val")
+        return list(range(count)) if count <= QUERIES else [i * count // QUERIES for i in range(QUERIES)]
+
     @torch.no_grad()
-    def _answers(self, queries: "Hidden") -> dict[str, Any]:
-        """Return the most probable classes of a few test images, their probabilities, the truth, and names."""
-        shown = self._shown(ANSWERED)
-        last = self.net.model[-1]
-        likely = last(queries.features[shown].to(self.data.device)).softmax(1).cpu()
+    def _answers(self, queries: "Hidden", shown: list[int]) -> dict[str, Any]:
+        """Return the most probable classes of a few queries, their probabilities, the truth, and names."""
+        likely = self.net.model[-1](queries.features[shown]).softmax(1).cpu()
         best = likely.topk(min(BEST, likely.shape[1]))
         whole = self.data.prepared
         names = whole.classes if whole is not None else [str(i) for i in range(self.data.classes)]
         return {
             "answers": best.indices.numpy(), "probabilities": best.values.numpy(), "names": np.array(names),
-            "truth": queries.labels[shown].numpy(), "shown": np.array(shown),
+            "truth": queries.labels[shown].numpy(), "shown": np.array(self._shown(ANSWERED)),
         }  # fmt: skip
 
+    def _queries(self) -> "Hidden":
+        """Return what the network makes of the test images that are compared."""
+        wanted, first, parts = torch.tensor(self._compared()), 0, []
+        for seen in self._hidden("val"):
+            here = wanted[(wanted >= first) & (wanted < first + len(seen.labels))] - first
+            parts.append(Hidden(*(part[here.to(part.device)] for part in seen)))
+            first += len(seen.labels)
+        features, pixels, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Hidden(features, pixels, labels.cpu())
+
     @torch.no_grad()
-    def _hidden(self, split: str) -> "Hidden":
-        """Return what the network makes of every image of a split."""
+    def _hidden(self, split: str) -> Iterator["Hidden"]:
+        """Yield what the network makes of every image of a split, batch by batch, on its device."""
         net = self.net
         net.model.eval()
         body = net.model[:-1]
-        features, pixels, truth = [], [], []
         for images, labels in self.views(split, 1):
             x = net.plain.finish_views(images)
-            features.append(body(x).float().cpu())
-            pixels.append(x.flatten(1).cpu())
-            truth.append(labels.cpu())
+            yield Hidden(body(x).float(), x.flatten(1), labels)
         net.model.train()
-        return Hidden(torch.cat(features), torch.cat(pixels), torch.cat(truth))
 
 
 class Hidden(NamedTuple):
@@ -104,6 +122,27 @@ class Hidden(NamedTuple):
     features: Tensor
     pixels: Tensor
     labels: Tensor
+
+
+class Nearest:
+    """Each query's NEIGHBOURS nearest rows (Euclidean) of all that were seen, a part of them at a time.
+
+    ``rows`` int64 (Q, at most NEIGHBOURS), the nearest first, counts rows in the order in which they were seen. A
+    training set's pixels would fill 700 GB: none are kept but the queries'.
+    """
+
+    def __init__(self, queries: Tensor) -> None:
+        self._queries, self._seen = queries, 0
+        self._far = queries.new_empty(len(queries), 0)
+        self.rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+
+    def see(self, part: Tensor) -> None:
+        """Take further rows, (n, values), into account."""
+        numbers = torch.arange(self._seen, self._seen + len(part), device=part.device).expand(len(self._queries), -1)
+        far = torch.cat([self._far, torch.cdist(self._queries, part)], 1)
+        self._far, at = far.topk(min(NEIGHBOURS, far.shape[1]), largest=False)
+        self.rows = torch.cat([self.rows, numbers], 1).gather(1, at)
+        self._seen += len(part)
 
 
 def _small(data: Pictures, split: str, index: int) -> np.ndarray:
@@ -137,10 +176,6 @@ def colour_shares(kernels: Tensor, *, towers: int) -> list[float]:
     return shares
 
 
-def agreement(queries: Tensor, labels: Tensor, base: Tensor, base_labels: Tensor) -> float:
-    """Return how often one of a query's ``NEIGHBOURS`` nearest rows of ``base`` (Euclidean) has its label, 0 to 1."""
-    same = 0
-    for rows, truth in zip(queries.split(CHUNK), labels.split(CHUNK), strict=True):
-        nearest = torch.cdist(rows, base).topk(min(NEIGHBOURS, len(base)), largest=False).indices
-        same += int((base_labels[nearest] == truth[:, None]).sum())
-    return same / (len(queries) * min(NEIGHBOURS, len(base)))
+def agreement(nearest: Tensor, labels: Tensor, base_labels: Tensor) -> float:
+    """Return how often one of the rows (Q, k) nearest to a query has its label, 0 to 1."""
+    return float((base_labels[nearest] == labels[:, None]).double().mean())
