@@ -135,9 +135,11 @@ class Fit(NamedTuple):
 
 def fit(
     claims: Mapping[str, Claim], trials: Sequence[Trial], *, budget_s: float, machines: Machines, device: str,
-    data: Path | None,
+    data: Path | None, elsewhere: bool = False,
 ) -> tuple[list[Fit], list[str]]:  # fmt: skip
     """Return what fits into ``budget_s`` on these machines, and a line for each claim that nothing of fits.
+
+    ``elsewhere``: the machines are others than this one, so data that is not here is taken to be there.
 
     In the registry's order each claim gets, of what is left, its headline or else its largest condition, with as many
     of its seeds as have room. What a smoke condition would say is no answer, so none is chosen.
@@ -150,7 +152,8 @@ def fit(
         for condition in plan.by_worth(claim):
             if condition.scale == "smoke" and condition.name != claim.headline:
                 continue
-            found = _most_seeds(claim, condition, trials, room, device, machines.gpus, data)
+            lack = None if elsewhere else plan.lacks_data(condition, data)
+            found = _most_seeds(claim, condition, trials, room, device, machines.gpus, lack)
             if isinstance(found, Fit):
                 gave_up = "; ".join(filter(None, [found.gave_up, *against[:1]]))
                 chosen.append(found._replace(gave_up=gave_up))
@@ -163,10 +166,10 @@ def fit(
 
 
 def _most_seeds(
-    claim: Claim, condition: Condition, trials: Sequence[Trial], room: float, device: str, gpus: int, data: Path | None
+    claim: Claim, condition: Condition, trials: Sequence[Trial], room: float, device: str, gpus: int, lack: str | None
 ) -> Fit | str:
     """Return a condition with the most of its seeds that there is room for, or why there is none."""
-    if reason := plan.never(claim, condition) or plan.lacks(condition, gpus) or plan.lacks_data(condition, data):
+    if reason := plan.never(claim, condition) or plan.lacks(condition, gpus) or lack:
         return reason
     planned = len(condition.seeds)
     seconds = [plan.cost(claim, condition, condition.seeds[:n], trials, device).seconds for n in range(planned + 1)]
@@ -174,4 +177,4 @@ def _most_seeds(
         if seconds[n] <= room:
             gave_up = f"{planned - n} of {planned} seeds ({plan.duration(seconds[planned])})" if n < planned else ""
             return Fit(claim.id, condition.name, n, seconds[n], gave_up)
-    return f"{plan.duration(seconds[min(planned, FEWEST_SEEDS)])} at least"
+    return f"takes {plan.duration(seconds[min(planned, FEWEST_SEEDS)])} at least"

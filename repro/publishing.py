@@ -20,11 +20,11 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
             left_out.append(f"{trial.identity}: {reason}")
             continue
         pictures = ["pictures.npz"] if _synthetic(trial) else []  # others belong to their data set
-        # The record last: what has one is whole.
-        for name in ("curve.csv", "missed.npz", "looked.npz", *pictures, "record.json"):
+        for name in ("curve.csv", "missed.npz", "looked.npz", *pictures):
             path = store.folder(source, trial.identity) / name
             if path.is_file() and not path.is_symlink():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
+        store.save(target, trial)  # the record last: what has one is whole; with a sum, if it is from before there were
         copied += 1
     for (claim, condition), looks in store.load_looks(source).items():
         for seeds in looks:  # added to those published before: no look is forgotten

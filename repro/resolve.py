@@ -100,7 +100,8 @@ def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) 
         return ASSUMED_LOG_SD, "assumed until measured"
     images = TEST_IMAGES.get(condition.any_arm.dataset)
     if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
-        return 100 * math.sqrt(0.25 / (2 * images)), f"of {images:,} test images alone, at an error of one half"
+        least = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution
+        return least, f"the least that {images:,} test images give, at an error of one half"
     return None, "no spread known before it is measured"
 
 

@@ -86,7 +86,11 @@ def describe(e: Expectation, estimate: Estimate, evidence: str) -> str:
     if known(estimate):
         text = f"{number_text(estimate.value)}, {evidence}"
     if e.published_value:
-        return f"{text}, {_times(estimate.value / e.published_value)} the published {published_text(e)}"
+        ratio = estimate.value / e.published_value
+        beside = f"{_times(ratio)} the published"
+        if known(estimate) and 0 < abs(ratio - 1) < 0.005:  # where that rounds to 1, what sets the two apart
+            beside = f"{estimate.value - e.published_value:+,.4g} from the published"
+        return f"{text}, {beside} {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)
     return f"{text}, where the paper says {said}"
 

@@ -65,6 +65,12 @@ for (const e of document.querySelectorAll("svg text")) {
   if (Math.max(...past) > 2)
     bad.push(`cut off in a figure: ${e.textContent}`);
 }
+for (const e of document.querySelectorAll("figure svg path")) {
+  const box = e.getBoundingClientRect(), figure = e.closest("svg").getBoundingClientRect();
+  if (e.closest("defs") || e.closest("[clip-path]")) continue;
+  const past = [box.right - figure.right, figure.left - box.left, box.bottom - figure.bottom, figure.top - box.top];
+  if (Math.max(...past) > 2) bad.push(`a line leaves its figure: ${e.getAttribute("d")}`);
+}
 return [document.documentElement.scrollWidth, innerWidth, bad];
 """
 

@@ -61,8 +61,8 @@ def repro(tmp_path, monkeypatch):
         (["list", "--store", "file"], "--store"),
         (["run", "claim", "relu-speedup", "--condition", "smoke", "--store", "file/x"], "cannot write file/x"),
         (["report", "--html", ""], "cannot write"),
-        (["report", "--html", "file/x.html"], "cannot write"),
-        (["publish", "--store", "nowhere"], "no records here"),
+        (["report", "--html", "file/x.html"], "no such folder to write the page into"),
+        (["publish", "--store", "nowhere"], "no such folder"),
     ],
 )
 def test_wrong_use_is_one_clear_line(repro, tmp_path, args, said):
@@ -280,3 +280,28 @@ def test_a_stopped_run_keeps_its_state(tmp_path, number):
     assert list(tmp_path.glob("runs/trials/*/checkpoint.pt"))
     (trial,) = store.load(tmp_path / "runs")[0]
     assert trial.status == "running"
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "parameters"), ("report",), ("judge",), ("explain", "abc")])
+def test_a_store_that_was_named_and_is_not_there_is_refused(repro, command):
+    """A typo would otherwise read as a registry that nobody ran."""
+    result = repro(*command, "--store", "no-such")
+    assert result.exit_code == 2
+    assert result.stderr == "repro: no-such: no such folder; `repro run … --store no-such` makes it\n"
+
+
+def test_a_closed_output_is_one_clear_line(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m repro list >&-", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "repro: cannot write the output: the standard output is closed\n"
+
+
+def test_two_forms_of_a_report_are_refused(repro, tmp_path):
+    assert "--json and --csv are two forms of one report" in repro("report", "--json", "--csv").stderr
+    assert "--csv and --html are two forms of one report" in repro("report", "--csv", "--html", "x.html").stderr
+    gone = repro("report", "--html", "no/such/page.html")
+    assert gone.exit_code == 2
+    assert gone.stderr == "repro: no/such: no such folder to write the page into\n"
+    assert not (tmp_path / "no").exists()

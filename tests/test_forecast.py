@@ -156,3 +156,14 @@ def test_a_trial_that_another_claim_uses_is_not_stale(tmp_path):
     store.save(tmp_path, Trial(spec=spec, data_digest="d", status="completed"))
     row = next(line for line in _plan("parameters", "--store", tmp_path).stdout.splitlines() if "static" in line)
     assert row.split()[3] == "-"
+
+
+def test_other_machines_are_taken_to_have_the_data(tmp_path):
+    """Planning for a cluster from a laptop: data that is not here is no reason against it."""
+    here, _ = fit(LRN, [], budget_s=1e9, machines=Machines(4, 8), device="cuda", data=None)
+    there, _ = fit(LRN, [], budget_s=1e9, machines=Machines(4, 8), device="cuda", data=None, elsewhere=True)
+    assert here == []
+    assert there[0].condition == "ilsvrc-2012"
+    told = _plan("lrn-error", "--budget", "300d", "--device", "cuda", "--gpus", 8, "--store", tmp_path)
+    assert told.exit_code == 0
+    assert "repro run claim lrn-error --condition ilsvrc-2012" in told.stdout

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
 
 from repro import cli, registry, spec, store
-from repro.report import looked, page, summary
+from repro.report import looked, page, summary, svg
 from repro.store import Measurement, StoreError, Trial
 
 
@@ -115,6 +115,39 @@ def test_several_processes_draw_the_same(filled: Path, claim: spec.Claim, monkey
     assert rendered(filled, claim) == first
 
 
+def test_a_compact_line_goes_where_the_long_one_went() -> None:
+    """Steps lead from point to point to the last one, to a tenth; a line that goes up goes up."""
+    found = svg.compact('<svg><path d="M 44.61 320.4 L 44.61 165.6 \nL 60 165.6 L 61.07 170 " class="x"/></svg>')
+    ((start, steps),) = re.findall(r'd="M([-\d. ]+)l([-\d. ]+)"', found)
+    x, y = map(float, start.split())
+    numbers = list(map(float, steps.split()))
+    assert numbers[1] == pytest.approx(-154.8)  # from 320.4 to 165.6
+    assert (x + sum(numbers[::2]), y + sum(numbers[1::2])) == (pytest.approx(61.1), pytest.approx(170.0))
+
+
+def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, claim: spec.Claim) -> None:
+    """Both recipes stand before the table, with the seeds that were planned, and under Figure 1."""
+    times = {"relu": [6.0, 6.1, 5.9], "tanh": [9.0, 9.1, 9.2]}
+    three = claim.conditions["cifar10-19pct"].model_copy(update={"seeds": (0, 1, 2)})
+    made_up.condition(filled, claim.model_copy(update={"conditions": {three.name: three}}), three.name, times)
+    store.add_look(filled, claim.id, "cifar10-19pct", (0, 1, 2))
+    text = rendered(filled, claim)
+    top = text[: text.index('id="verdicts">')]
+    assert "1.52" in top
+    assert "3 of the 5 planned seeds" in top
+    assert "Nothing was trained on ImageNet yet." in top
+    figure = text[text.index('id="figure-1"') : text.index('id="figure-3"')]
+    assert "cifar10-19pct" in figure
+    assert "1.52" in figure
+
+
+def test_a_record_that_nothing_asks_for_is_told(filled: Path, claim: spec.Claim) -> None:
+    stray = store.TrialSpec(experiment="epochs-to", numerics=1, config={"net": "18pct"}, seed=99)
+    trial = Trial(spec=stray, data_digest="d", status="completed")
+    store.save(filled, trial)
+    assert f'asked for by no claim any more: <a href="trials/{trial.identity}' in rendered(filled, claim)
+
+
 def test_text_of_specs_is_escaped(filled: Path, claim: spec.Claim) -> None:
     """A title, a reason and a message that hold markup are shown as text, in the page and in the figures' labels."""
     bad = "<script>alert('x')</script> & \"[bold]\" <img src=x onerror=alert(1)>"
@@ -156,7 +189,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     for said in (
         "No network of ours was looked into",
         "Not counted yet",
-        "Our own speed is not measured",
+        "No claim about speed was measured",
         "was timed yet",
     ):
         assert said in text
@@ -190,7 +223,7 @@ def test_the_speed_of_2012_stands_beside_its_floor() -> None:
     part = text.split('<h2 id="speed">')[1].split("</section>")[0]
     assert "227 images/s" in part
     assert "1.31 ms (30% of peak)" in part
-    assert "not measured in these records" in part
+    assert "No claim about speed was measured" in part
 
 
 def test_kernels_and_neighbours_are_shown(tmp_path: Path) -> None:
@@ -250,6 +283,7 @@ def test_a_look_runs_no_code(tmp_path: Path) -> None:
 def test_changes_are_told_on_the_page(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """With an older report named, the page has what changed since."""
     saved = tmp_path_factory.mktemp("old") / "old.json"
+    (filled / "none").mkdir()
     result = CliRunner().invoke(cli.main, ["report", "--json", "--store", str(filled / "none")])
     saved.write_text(result.output)
     arguments = ["report", "--store", str(filled), "--html", str(saved.with_name("p.html")), "--against", str(saved)]

@@ -7,12 +7,12 @@ import click
 
 from repro import folders
 from repro.cli.group import Usage
-from repro.cli.options import claim_named, claims_option, registry_folder, store_option
+from repro.cli.options import claim_named, claims_option, read_store_option, registry_folder
 
 
 @click.command("list")
 @claims_option
-@store_option
+@read_store_option
 def list_claims(claims: Path | None, store: Path) -> None:
     """List every claim with its last verdict."""
     from repro.report import listing
@@ -24,7 +24,7 @@ def list_claims(claims: Path | None, store: Path) -> None:
 @click.command()
 @click.argument("id_", metavar="ID")
 @claims_option
-@store_option
+@read_store_option
 def show(id_: str, claims: Path | None, store: Path) -> None:
     """Show one claim: the statement, the conditions, what was found, every trial."""
     from repro.report import details, summary

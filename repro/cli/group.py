@@ -49,13 +49,15 @@ class Group(click.Group):
         try:
             with _plainly():
                 result = super().invoke(ctx)
-                sys.stdout.flush()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
                 return result
         except KeyboardInterrupt:
             click.echo("repro: interrupted", err=True)
             ctx.exit(INTERRUPTED)
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.stdout is not None:  # what is still in its buffer has nowhere to go
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):
                 ctx.exit(DONE)
             raise Usage(f"cannot write the output: {error}") from error

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from repro.cli.options import claim_named, claims_option, registry_folder, store_option
+from repro.cli.options import claim_named, claims_option, read_store_option, registry_folder
 from repro.problem import NOT_DONE, NOTHING, REFUTED
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
-@store_option
+@read_store_option
 @claims_option
 @click.pass_context
 def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path | None) -> None:

@@ -1,7 +1,7 @@
 """The options that commands share, and what they name: the registry, one of its claims, a store."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +15,22 @@ if TYPE_CHECKING:
 claims_option = click.option(
     "--claims", type=click.Path(path_type=Path), help="Registry folder; default: the claims of the paper."
 )
-store_option = click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
-    help="Folder of the trial records.",
-)  # fmt: skip
+
+
+def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Return a store that is to be read; one that was named has to be there, or a typo would read as nothing tested."""
+    named = ctx.get_parameter_source(param.name or "") != click.core.ParameterSource.DEFAULT
+    if named and not value.is_dir():
+        raise Usage(f"{value}: no such folder; `repro run … --store {value}` makes it")
+    return value
+
+
+_STORE: dict[str, Any] = {
+    "type": click.Path(path_type=Path, file_okay=False), "default": Path("runs"), "show_default": True,
+    "help": "Folder of the trial records.",
+}  # fmt: skip
+read_store_option = click.option("--store", callback=_there, **_STORE)
+store_option = click.option("--store", **_STORE)
 data_option = click.option(
     "--data", type=click.Path(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
 )

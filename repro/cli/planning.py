@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from repro.cli.group import Usage
-from repro.cli.options import claim_named, claims_option, data_option, registry_folder, store_option
+from repro.cli.options import claim_named, claims_option, data_option, read_store_option, registry_folder, store_option
 from repro.cli.run import seconds
 from repro.problem import NOTHING
 
@@ -46,6 +46,7 @@ def plan(
     if condition is not None:
         for claim in found.values() if ids else ():
             planning.named(claim, condition)
+    elsewhere = device is not None or gpus is not None or machines > 1
     device = device or ("cuda" if planning.has_gpu() else "cpu")
     gpus = gpus if gpus is not None else int(device == "cuda")
     if device == "cuda" and not gpus:
@@ -55,7 +56,9 @@ def plan(
     for problem in problems:
         click.echo(f"repro: not used: {problem}", err=True)
     if budget_s is not None:
-        chosen, refused = forecast.fit(found, trials, budget_s=budget_s, machines=over, device=device, data=data)
+        chosen, refused = forecast.fit(
+            found, trials, budget_s=budget_s, machines=over, device=device, data=data, elsewhere=elsewhere
+        )
         for line in plans.budget(chosen, refused, budget_s):
             click.echo(line)
         ctx.exit(0 if chosen else NOTHING)
@@ -78,7 +81,7 @@ def plan(
 
 @click.command()
 @click.argument("trial", metavar="TRIAL")
-@store_option
+@read_store_option
 @claims_option
 def explain(trial: str, store: Path, claims: Path | None) -> None:
     """Say why a trial on disk is used again, gone on with, or stale; TRIAL is the start of its digest."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli.group import Usage
-from repro.cli.options import claims_option, registry_folder, store_option
+from repro.cli.options import claims_option, read_store_option, registry_folder
 from repro.problem import DONE, NOT_DONE, NOTHING, REFUTED
 
 if TYPE_CHECKING:
@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), is_flag=False, flag_value=Path("report.html"),
               help="Write the page to a file; report.html where none is named.")  # fmt: skip
-@click.option("--json", "form", flag_value="json", help="Print the report as JSON (schema 1).")
-@click.option("--markdown", "form", flag_value="markdown", help="Print the report as Markdown.")
-@click.option("--csv", "form", flag_value="csv", help="Print the report as CSV, a row a number.")
-@click.option("--junit", "form", flag_value="junit", help="Print the report as JUnit XML, a test case a claim.")
+@click.option("--json", is_flag=True, help="Print the report as JSON (schema 1).")
+@click.option("--markdown", is_flag=True, help="Print the report as Markdown.")
+@click.option("--csv", is_flag=True, help="Print the report as CSV, a row a number.")
+@click.option("--junit", is_flag=True, help="Print the report as JUnit XML, a test case a claim.")
 @click.option("--against", type=click.Path(path_type=Path, exists=True), metavar="OLD",
               help="Say what changed since OLD: a store, or a report saved with --json.")  # fmt: skip
 @claims_option
-@store_option
+@read_store_option
 @click.pass_context
 def report(
-    ctx: click.Context, /, html: Path | None, form: str | None, against: Path | None, claims: Path | None, store: Path
+    ctx: click.Context, /, html: Path | None, against: Path | None, claims: Path | None, store: Path, **forms: bool
 ) -> None:
     """Report every claim of the registry, judged from the records."""
     from repro import registry
     from repro.report import against as older
     from repro.report import summary
 
-    if form and html:
-        raise Usage(f"--html writes a file and --{form} prints: ask for one of them")
+    asked = [name for name, wanted in forms.items() if wanted] + ["html"] * (html is not None)
+    if len(asked) > 1:
+        raise Usage(f"--{asked[0]} and --{asked[1]} are two forms of one report: ask for one of them")
+    form = asked[0] if asked and html is None else None
+    if html is not None and not html.absolute().parent.is_dir():
+        raise Usage(f"{html.parent}: no such folder to write the page into")
     if form in ("markdown", "csv", "junit") and against:
         raise Usage(f"--against goes with the terminal, --html or --json, not with --{form}")
     known = registry.load_registry(registry_folder(claims))
@@ -95,7 +99,7 @@ def _show(found: dict[str, Any], changed: "list[Turn] | None") -> None:
 @click.command()
 @click.option("--to", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Where to.")
 @claims_option
-@store_option
+@read_store_option
 @click.pass_context
 def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
     """Copy finished records to reports/, without checkpoints, and make its page again."""

@@ -24,6 +24,8 @@ def terminal() -> Console:
 
     Text of claim files is shown as it stands: no markup, no emoji codes.
     """
+    if sys.stdout is None:
+        raise OSError("the standard output is closed")
     width = None if sys.stdout.isatty() else max(160, shutil.get_terminal_size().columns)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞

@@ -22,6 +22,8 @@ def render(summary: Mapping[str, Any]) -> str:
                 "claim": claim["id"], "section": claim["section"], "condition": c["name"],
                 "headline": int(c["name"] == claim["headline"]),
             }  # fmt: skip
+            if c["outcome"] == "NOT_TESTED":
+                shared["evidence"] = ""
             for e in c["estimates"] or c["expected"]:
                 writer.writerow(shared | _number(e))
     return buffer.getvalue()

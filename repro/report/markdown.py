@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.report import tables
+from repro.report import sections, tables
 from repro.report.summary import counts_line
 
 
@@ -16,6 +16,10 @@ def render(summary: Mapping[str, Any]) -> str:
         f"{counts_line(summary['claims'])}. n is seeds an arm, intervals are 90%.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
+    if beside := [_beside(b) for b in sections.beside(summary)]:
+        parts[2:2] = ["Measured beside a headline, deciding nothing:", "\n".join(beside)]
+    if untrained := sections.untrained(summary):
+        parts.insert(2, untrained)
     if errata:
         parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
     parts.append(
@@ -34,9 +38,17 @@ def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
     return (title, _escaped(claim["section"]), published, ours, claim["outcome"])
 
 
+def _beside(b: Mapping[str, Any]) -> str:
+    c, e = b["condition"], b["estimate"]
+    how = ", ".join(filter(None, [c["dataset"], c["parameters"]["net"], f"protocol {c['protocol']}", b["planned"]]))
+    found = f"{_escaped(tables.ours(e))}, paper {_escaped(tables.published(e))}"
+    return f"- {_escaped(b['title'])}: {found} ({how}): {c['outcome']}"
+
+
 def _erratum(claim: Mapping[str, Any]) -> str:
-    why = f"; {_escaped(claim['known']['because'])}" if claim["known"] else ""
-    return f"- **{_escaped(claim['title'])}** (§ {_escaped(claim['section'])}): {_escaped(claim['reason'])}{why}."
+    why = f"{_escaped(claim['known']['because'])}; " if claim["known"] else ""
+    where = f"§ {claim['section']}" if claim["section"][:1].isdigit() else claim["section"]
+    return f"- **{_escaped(claim['title'])}** ({_escaped(where)}): {why}{_escaped(claim['reason'])}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -44,7 +44,7 @@ def render(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(code=_code, sentence=_sentence, record=_linked if linked else _plain)
+    environment.filters.update(section=_section, code=_code, sentence=_sentence, record=_linked if linked else _plain)
     environment.globals.update(
         result=tables.result, published=tables.published, value=tables.value, spread=tables.spread,
         overview=tables.overview, headline=tables.headline,
@@ -62,6 +62,8 @@ def render(
         counts=sections.counts(summary), stale=sections.stale_text(summary), alexnets=sections.alexnets(summary),
         compared=sections.COMPARED, others=sections.OTHERS, speed=sections.speed(summary),
         looked=looked.shown(summary, root), figure_1=_figure_1(summary, pictures),
+        own=sections.paper_and_readers(summary), beside=sections.beside(summary), planned=sections.planned,
+        untrained=sections.untrained(summary), benchmarks=linked and (root / "benchmarks.json").is_file(),
         changes=changes, changes_told=against.told(changes, summary) if changes is not None else "",
     )  # fmt: skip
 
@@ -87,6 +89,13 @@ def _sentence(text: str, *, first: bool = True) -> Markup:
     start = text[:1].upper() if first and not text[:2].isupper() else text[:1]
     stop = "" if text.endswith((".", "!", "?", "…", "”")) else "."
     return _code(start + text[1:] + stop)
+
+
+def _section(name: str, *, long: bool = False) -> str:
+    """Return where the paper says it: ``§ 3.1``, or ``Section 3.1``, and the abstract by its name."""
+    if not name[:1].isdigit():
+        return name[:1].upper() + name[1:] if long else name
+    return f"{'Section' if long else '§'} {name}"
 
 
 def _linked(digest: str) -> Markup:

@@ -86,7 +86,7 @@ def budget(chosen: Sequence[Fit], refused: Sequence[str], budget_s: float) -> li
         gave_up = f"; given up: {fit.gave_up}" if fit.gave_up else ""
         command = f"repro run claim {fit.claim} --condition {fit.condition}{seeds}"
         lines.append(f"{command}   # {duration(fit.seconds)}{gave_up}")
-    lines += [f"no room: {line}" for line in refused]
+    lines += [f"left out: {line}" for line in refused]
     spent = sum(fit.seconds for fit in chosen)
     lines.append(
         f"{len(chosen)} claims fit into {duration(budget_s)} ({duration(spent)} of work), {len(refused)} do not"

@@ -37,6 +37,47 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def paper_and_readers(summary: Mapping[str, Any]) -> str:
+    """Return the counts of the paper's own claims and of its readers' questions apart; empty where one is missing."""
+    parts = []
+    for own, whose in ((True, "The paper’s own {} claims"), (False, "its readers’ {} questions")):
+        claims = [claim for claim in summary["claims"] if bool(claim["statements"]) == own]
+        found = Counter(claim["outcome"] for claim in claims if claim["outcome"] not in UNTESTED)
+        if not claims:
+            return ""
+        told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(found.items())) or "none tested"
+        parts.append(f"{whose.format(len(claims))}: {told}")
+    return "; ".join(parts)
+
+
+def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was measured under conditions that are no headline: it decides nothing, and readers look for it."""
+    return [
+        {"claim": claim["id"], "title": claim["title"], "condition": c, "estimate": c["estimates"][0],
+         "planned": planned(c)}
+        for claim in summary["claims"]
+        for c in claim["conditions"]
+        if c["name"] != claim["headline"] and c["evidence"] == "measured" and c["outcome"] not in UNTESTED
+        if c["estimates"] and c["estimates"][0]["value"] is not None
+    ]  # fmt: skip
+
+
+def planned(condition: Mapping[str, Any]) -> str:
+    """Return ``3 of the 5 planned seeds`` where a run had fewer, empty where it had all."""
+    ran, plan = set(condition["seeds"]), set(condition["seeds_in_claim"])
+    return f"{len(ran & plan)} of the {len(plan)} planned seeds" if condition["trials"] and ran < plan else ""
+
+
+def untrained(summary: Mapping[str, Any]) -> str:
+    """Return that nothing was trained on ImageNet, where that is so."""
+    trained = {c["dataset"] for claim in summary["claims"] for c in claim["conditions"] if c["trials"]}
+    return (
+        ""
+        if any(name.startswith(("ilsvrc", "imagenet-")) for name in trained)
+        else "Nothing was trained on ImageNet yet."
+    )
+
+
 def stale(summary: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many of the trials shown were made by another version of this program, and how many there are."""
     trials = {t["digest"]: t["stale"] for claim in summary["claims"] for c in claim["conditions"] for t in c["trials"]}
@@ -51,7 +92,7 @@ def stale_text(summary: Mapping[str, Any]) -> str:
     which = "The trials shown were" if old == whole else f"{old} of the {whole} trials shown were"
     return (
         f"{which} run by another version of this program than the one that made this report. "
-        "That is a note, not a fault: what decides a trial is in its record, and its digest is checked."
+        "That is a note, not a fault: what decides a trial is in its record, and its identity is checked."
     )
 
 

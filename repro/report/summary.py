@@ -56,11 +56,18 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
             "code_digest": code_digest(),
             "counts": counts(claims),
             "problems": problems,
+            "unused": _unused(trials, claims),
             "claims": claims,
             "errata": [claim["id"] for claim in claims if _erratum(claim)],
         }
     )
     return found
+
+
+def _unused(trials: Sequence[Trial], claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the identities of trials that no claim of the registry asks for."""
+    used = {t["digest"] for claim in claims for c in claim["conditions"] for t in c["trials"]}
+    return [trial.identity for trial in trials if trial.identity not in used]
 
 
 def outcomes(registry: Mapping[str, Claim], root: Path) -> dict[str, str]:

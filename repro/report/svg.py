@@ -88,7 +88,7 @@ def _shortened(found: re.Match[str]) -> str:
         rounded = re.sub(r"(\.\d)\d+", r"\1", text)
         return f'{name}="{rounded}"'
     tenths = [[round(10 * float(x)) for x in point.split()] for point in points[1].split(" L ")]
-    steps = [(x - x0, y - y0) for (x, y), (x0, y0) in pairwise(tenths)]
+    steps = [(x - x0, y - y0) for (x0, y0), (x, y) in pairwise(tenths)]
     return f'd="M{_tenths(*tenths[0])}l{" ".join(_tenths(*step) for step in steps)}"'
 
 
