@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 
 # DALI exists for Linux only; elsewhere the other loaders do its work.
 ifeq ($(shell uname -s),Linux)
-EXTRAS := run,dali
+EXTRAS := run,dali,ray
 else
 EXTRAS := run
 endif

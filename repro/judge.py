@@ -26,8 +26,10 @@ PRECEDENCE: tuple[Outcome, ...] = (
     "ERROR", "NOT_TESTED", "NOT_REPRODUCED", "INCONCLUSIVE", "DIRECTION", "REPRODUCED",
     "SMOKE_BROKEN", "SMOKE_OK", "TREND_CONTRARY", "TREND_UNRESOLVED", "TREND_CONSISTENT",
 )  # fmt: skip
-ALIKE = ("device", "torch", "tf32", "loader")
+ALIKE = ("device", "torch", "tf32", "loader", "world")
 """What must not tell the arms apart: where these differ, so may the numbers."""
+UNSAID = {"world": 1}
+"""What holds where a record does not say: one process."""
 
 
 class Judged(NamedTuple):
@@ -196,16 +198,20 @@ def _unlike(observed: Observed) -> str:
         values: dict[str, Counter[str]] = {}
         for arm, role, trial in observed.trials:
             if role == "scoring":
-                values.setdefault(arm, Counter())[str(trial.environment.get(key))] += 1
+                values.setdefault(arm, Counter())[_where(trial, key)] += 1
         first = next(iter(values), "")
         for arm, found in values.items():
             if found != values[first]:
                 here, there = _counted(values[first]), _counted(found)
                 return f"the arms ran in unlike environments: {key} is {here} for {first} and {there} for {arm}"
-        timed = Counter(str(t.environment.get(key)) for _, role, t in observed.trials if role == "timing")
+        timed = Counter(_where(t, key) for _, role, t in observed.trials if role == "timing")
         if len(timed) > 1:
             return f"timings of unlike environments are not one sample: {key} is {_counted(timed)}"
     return ""
+
+
+def _where(trial: Trial, key: str) -> str:
+    return str(trial.environment.get(key, UNSAID.get(key)))
 
 
 def _counted(found: Counter[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from repro import plan
+from repro import bands, plan
 from repro.plan import Choice
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
 from repro.report import summary, tables
@@ -24,14 +24,35 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
     so is one that is run under a condition that cannot test it.
     """
     runner = _runner()
+    place = runner.Place(root=options["data"], own=options["store"] / "sets", download=options["download"])
+    try:
+        with runner.joined("cpu" if options.get("on") else options["device"]) as (team, device):
+            if team.rank:  # rank 0 decides, prints and writes
+                return int(runner.follow(team, place, device, deterministic=options.get("deterministic", False)))
+            if not team.alone and (options["jobs"] or 1) > 1:
+                raise Problem(f"--jobs {options['jobs']}: {team.world} processes train one trial at a time together")
+            if not options.get("on"):
+                return _run(runner, wanted, (team, device, place, None), named=named, options=options)
+            if not team.alone:
+                raise Problem(f"--on {options['on']}: run it without torchrun; each trial is one process there")
+            with _cluster().joined(options["on"], options["device"], options["jobs"]) as cluster:
+                return _run(runner, wanted, (team, cluster.device, place, cluster), named=named, options=options)
+    except runner.Lost as error:
+        click.echo(f"repro: {error}", err=True)
+        return NOT_DONE
+
+
+def _run(
+    runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, *, named: bool, options: dict[str, Any]
+) -> int:
+    """Do so as the only process, or as rank 0 of several; ``where`` are its ranks, device, data and cluster."""
+    team, device, place, cluster = where
     root, data, download = options["store"], options["data"], options["download"]
-    place = runner.Place(root=data, own=root / "sets", download=download)
     console = terminal()
     failed: list[str] = []
     choices: list[tuple[Claim, Choice, bool]] = []
     try:
-        device = runner.pick_device(options["device"])
-        gpus = runner.count_gpus(device)
+        gpus = cluster.gpus if cluster else runner.count_gpus(device)
         for claim, asked in wanted:
             choice = asked or plan.choose(
                 claim, trials=load(root)[0], device=device.type, gpus=gpus, data=data, download=download,
@@ -44,17 +65,26 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options
                 continue
             seeds = choice.condition.seeds[: options["seeds"]]
             console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
+            if cluster and claim.experiment == "throughput":
+                failed.append(f"{claim.id}: a machine that other trials share tells no times; run it without --on")
+                continue
             try:
-                source = runner.prepare(claim.experiment, choice.condition, place)
+                source = runner.prepare(
+                    claim.experiment, choice.condition, place, team=team, micro_batch=options["micro_batch"],
+                    device=device,
+                )  # fmt: skip
             except runner.DataError as error:
                 failed.append(f"{claim.id}: {error}")
                 continue
             add_look(root, claim.id, choice.condition.name, seeds)
+            bands.note(root, claim)
             try:
                 with Progress(console) as observer:
                     result = runner.run(
                         choice.condition, source, seeds=seeds, store=root, device=device,
-                        jobs=options["jobs"], observer=observer, loader=options["loader"],
+                        jobs=options["jobs"] or 1, observer=observer, loader=options["loader"],
+                        deterministic=options.get("deterministic", False), micro_batch=options["micro_batch"],
+                        team=team, pool=cluster.pool if cluster else None,
                     )  # fmt: skip
                 failed += [f"{claim.id}: {line}" for line in result.failed]
             except StoreError as error:
@@ -79,6 +109,17 @@ def _runner() -> Any:
     return runner
 
 
+def _cluster() -> Any:
+    """Return what runs trials on a cluster, or say how to get it."""
+    try:
+        from repro import cluster
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "ray":
+            raise Problem("--on needs Ray: install this package with its extra 'ray'") from error
+        raise
+    return cluster
+
+
 def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console: Console, *, named: bool) -> int:
     """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
     found = summary.summarise({claim.id: claim for claim, _, _ in choices}, root)
@@ -94,6 +135,8 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
         console.print(tables.conditions(told[claim.id], only=(name,)))
         ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
         console.print(f"{ran['outcome']}: {ran['reason']}")
+        if name == claim.headline and claim.known and claim.known.outcome == ran["outcome"]:
+            console.print(f"known, so no failure: {claim.known.because}")
         outcomes.append(ran["outcome"])
         as_claimed = (
             name == claim.headline and ran["outcome"] == "SMOKE_OK"

@@ -163,6 +163,19 @@ def test_views_give_every_image_once_in_order(small, name, count):
     assert torch.equal(torch.cat([images for images, _ in parts]), ten if count == 10 else ten[:, 4:5])
 
 
+@every_loader
+@pytest.mark.parametrize("count", [1, 10])
+def test_ranks_look_at_every_image_once(small, name, count):
+    """The views of three ranks, one after the other, are those of one process: 7, 7 and 8 images of 22."""
+    loaders = [loader_of(name, small, replace(JOB, rank=rank, world=3)) for rank in range(3)]
+    parts = [list(loader.views("val", count)) for loader in loaders]
+    labels = [torch.cat([labels for _, labels in part]).tolist() for part in parts]
+    assert [len(part) for part in labels] == [7, 7, 8]
+    assert [label for part in labels for label in part] == list(range(22))
+    whole = torch.cat([images for images, _ in loader_of(name, small).views("val", count)])
+    assert torch.equal(torch.cat([images for part in parts for images, _ in part]), whole)
+
+
 def through_a_file(state):
     """Return the state as a checkpoint gives it back."""
     buffer = io.BytesIO()

@@ -26,6 +26,13 @@ def seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> f
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
 
 
+def cluster_named(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """Return the name of a cluster, ``ray`` or ``ray://ADDRESS``; None stays None. Raises Usage for anything else."""
+    if text is not None and not re.fullmatch(r"ray(://[\w.:\[\]-]+)?", text):
+        raise Usage(f"--on {text!r} is not a cluster; write ray, ray://auto or ray://HOST:PORT")
+    return text
+
+
 @click.group(cls=Group)
 def run() -> None:
     """Run trials; the same command again goes on where it stopped."""
@@ -40,7 +47,14 @@ def run_options(command: Any) -> Any:
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--loader", type=click.Choice(["resident", "dali", "torchvision"]), default="resident",
                      show_default=True, help="How images are read; resident keeps them all in memory."),
-        click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials side by side."),
+        click.option("--micro-batch", type=click.IntRange(min=1), metavar="N",
+                     help="Of a batch, at most N images go through the network at a time; default: all of it."),
+        click.option("--jobs", type=click.IntRange(min=1),
+                     help="Trials side by side; default: 1, on a cluster as many as there is room for."),
+        click.option("--on", metavar="ray[://ADDRESS]", callback=cluster_named,
+                     help="Run trials on a Ray cluster: ray://HOST:PORT, ray://auto, or ray for this machine as one."),
+        click.option("--deterministic", is_flag=True,
+                     help="On a GPU, too, only operations that give the same bits each time."),
         click.option("--download", is_flag=True, help="Download data that is missing into --data."),
         data_option, store_option, claims_option,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from repro.problem import Problem, suggest
 from repro.seeds import derive
+from repro.training.parallel import part
 
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared
@@ -41,8 +42,9 @@ class Job:
     """What is asked of a loader, whichever it is.
 
     Batches of ``batch`` windows of ``crop`` pixels a side; random places and flips where ``crops``, otherwise the
-    centre unmirrored. Of ``world`` ranks this one is ``rank``: each reads its own part of every epoch. ``seed`` is
-    the trial's, the same on all ranks.
+    centre unmirrored. Of ``world`` ranks this one is ``rank``: each reads its own part of every epoch, and ``batch``
+    is what it reads a step: together the ranks read ``world`` times as many. ``seed`` is the trial's, the same on all
+    ranks.
     """
 
     batch: int
@@ -59,6 +61,10 @@ class Job:
             raise ValueError(f"{self.world} x {self.batch} images a batch are more than the {images} there are")
         return steps
 
+    def part(self, images: int) -> slice:
+        """Return which of ``images``, in file order, this rank looks at where each is looked at once."""
+        return part(images, self.rank, self.world)
+
     def places(self, side: int) -> int:
         """Return the places of a window along a side of ``side`` pixels. Raises ValueError where it does not fit."""
         if not 0 < self.crop <= side:
@@ -70,8 +76,8 @@ class Loader(Protocol):
     """Where the windows of one data set come from.
 
     ``train(first_step)`` is endless; an epoch is ``per_epoch`` full batches in a fresh order, and the few images left
-    over differ from epoch to epoch. ``views`` gives every image of a split once, in file order: uint8
-    (n, count, crop, crop, 3), with n at most ``Job.batch // count``, and labels int64 (n,); the one view is the
+    over differ from epoch to epoch. ``views`` gives every image of the rank's part of a split once, in file order:
+    uint8 (n, count, crop, crop, 3), with n at most ``Job.batch // count``, and labels int64 (n,); the one view is the
     centre, the ten are those of ``repro.training.views.ten_views``.
 
     ``state()`` belongs to the windows drawn so far. A new loader of the same job that is given it by ``restore`` goes
@@ -108,15 +114,18 @@ def rows(job: Job, images: int, first_step: int) -> Iterator[Tensor]:
 def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:
     """Return offsets, int64 (batch, 2) as y, x, and flips, bool (batch,), of one step in images of ``side`` pixels.
 
-    They follow from seed, step and rank alone. All ``side - crop + 1`` places of an axis are equally likely, and so
-    are the two sides.
+    They follow from seed and step alone: they are drawn for the windows of all ranks, and the rank's part is taken. All
+    ``side - crop + 1`` places of an axis are equally likely, and so are the two sides.
     """
     places = job.places(side)
     if not job.crops:
         return torch.full((job.batch, 2), (places - 1) // 2), torch.zeros(job.batch, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(derive(job.seed, "crops", step, job.rank))
-    offsets = torch.randint(places, (job.batch, 2), generator=generator)
-    return offsets, torch.randint(2, (job.batch,), generator=generator).bool()
+    generator = torch.Generator().manual_seed(derive(job.seed, "crops", step, 0))
+    whole = job.world * job.batch
+    offsets = torch.randint(places, (whole, 2), generator=generator)
+    flips = torch.randint(2, (whole,), generator=generator).bool()
+    own = job.part(whole)
+    return offsets[own], flips[own]
 
 
 def identity(name: str, job: Job, data: str, **more: str | float) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import base64
 import hashlib
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -85,12 +86,14 @@ def _training(data: "Prepared", job: Job, gpu: bool, hw_decoder_load: float) -> 
 
 
 @pipeline_def
-def _in_order(data: "Prepared", split: str, start: int, size: int, gpu: bool, hw_decoder_load: float) -> Any:
-    """Return the same window of every image of a split, in file order, and labels."""
+def _in_order(
+    root: Path, files: Sequence[tuple[str, int]], start: int, size: int, gpu: bool, hw_decoder_load: float
+) -> Any:
+    """Return the same window of each of ``files``, in this order, and labels."""
     jpegs, labels = fn.readers.file(
-        file_root=str(data.root),
-        files=[path for path, _ in data.files[split]],
-        labels=[label for _, label in data.files[split]],
+        file_root=str(root),
+        files=[path for path, _ in files],
+        labels=[label for _, label in files],
         pad_last_batch=True,
         name="reader",
     )
@@ -183,11 +186,14 @@ class Dali:
     def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]:
         crop, batch = self._job.crop, max(1, self._job.batch // count)
         how = {"device": self._device, "workers": self._workers, "hw_decoder_load": self._hw_decoder_load}
+        own = self._job.part(len(self._data.files[split]))
         if count == 1:
-            for images, labels in _windows(self._data, split, batch, _centre(self._data, self._job), crop, **how):
+            start = _centre(self._data, self._job)
+            for images, labels in _windows(self._data.root, self._data.files[split][own], batch, start, crop, **how):
                 yield images[:, None], labels
         else:
-            for images, labels in whole(self._data, split, batch, **how):
+            side = self._data.side
+            for images, labels in _windows(self._data.root, self._data.files[split][own], batch, 0, side, **how):
                 yield cut(images, count, crop), labels
 
     def state(self) -> dict[str, Any]:
@@ -227,12 +233,12 @@ def whole(
     ``n`` is ``batch``, and less at the end. Raises DaliError where an image cannot be read.
     """
     how = {"device": device, "workers": workers, "hw_decoder_load": hw_decoder_load}
-    return _windows(data, split, batch, 0, data.side, **how)
+    return _windows(data.root, data.files[split], batch, 0, data.side, **how)
 
 
 def _windows(
-    data: "Prepared",
-    split: str,
+    root: Path,
+    files: Sequence[tuple[str, int]],
     batch: int,
     start: int,
     size: int,
@@ -241,11 +247,11 @@ def _windows(
     workers: int,
     hw_decoder_load: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    left = len(data.files[split])
+    left = len(files)
     if not left:
         return
     settings = _settings(min(batch, left), device, workers)
-    pipeline = _in_order(data, split, start, size, device.type == "cuda", hw_decoder_load, **settings)
+    pipeline = _in_order(root, files, start, size, device.type == "cuda", hw_decoder_load, **settings)
     _told(pipeline.build)
     while left > 0:
         images, labels = _run(pipeline, device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from repro.loading import Window
 from repro.loading.resident import all_windows
 from repro.seeds import derive
+from repro.training.parallel import part
 
 Mode = Literal["window", "centre"]
 
@@ -23,8 +24,11 @@ class Finish:
     Built by ``less_mean_image`` (the protocols `code` and `paper`) or ``standardised`` (`modern`).
     """
 
-    def __init__(self, mean: Tensor, std: Tensor | None, mode: Mode | None, colour: Tensor | None, seed: int) -> None:
-        self._seed, self._mode = seed, mode
+    def __init__(
+        self, mean: Tensor, std: Tensor | None, mode: Mode | None, colour: Tensor | None, seed: int,
+        of: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
+        self._seed, self._mode, self._of = seed, mode, of
         self._colour = None if colour is None else colour.float().cpu()
         self._mean, self._std = mean.float().contiguous(), std
         self._looped = mean.device.type == "cpu"
@@ -33,31 +37,38 @@ class Finish:
             self._mean = torch.stack([self._mean, self._mean.flip(1)])  # (2, side, side, 3)
 
     @classmethod
-    def less_mean_image(cls, mean: Tensor, mode: Mode, *, colour: Tensor | None = None, seed: int = 0) -> "Finish":
+    def less_mean_image(
+        cls, mean: Tensor, mode: Mode, *, colour: Tensor | None = None, seed: int = 0, of: tuple[int, int] = (0, 1)
+    ) -> "Finish":
         """Return the finish that subtracts the mean image (side, side, 3), which lies on the windows' device.
 
         `window`: each image loses the window of the mean that it shows of its own; `centre`: the mean's centre.
         ``colour`` is M (3, 3) of ``views.colour_matrix``, None for no shift, and ``seed`` what the shifts are drawn
-        from; ranks of one training need seeds of their own. Raises ValueError for another mode.
+        from, for the windows of all ranks: ``of`` says which rank this is, and of how many. Raises ValueError for
+        another mode.
         """
         if mode not in ("window", "centre"):
             raise ValueError(f"unknown mode {mode!r}; known: window, centre")
         if mean.dim() != 3 or mean.shape[0] != mean.shape[1] or mean.shape[2] != 3:
             raise ValueError(f"a mean image is (side, side, 3), not {tuple(mean.shape)}")
-        return cls(mean, None, mode, colour, seed)
+        return cls(mean, None, mode, colour, seed, of)
 
     @classmethod
-    def standardised(cls, mean: Tensor, std: Tensor, *, colour: Tensor | None = None, seed: int = 0) -> "Finish":
+    def standardised(
+        cls, mean: Tensor, std: Tensor, *, colour: Tensor | None = None, seed: int = 0, of: tuple[int, int] = (0, 1)
+    ) -> "Finish":
         """Return the finish (pixel - mean + shift) / std, mean and standard deviation (3,) in levels of 0..255.
 
         Otherwise as ``less_mean_image``.
         """
-        return cls(mean, std.float(), None, colour, seed)
+        return cls(mean, std.float(), None, colour, seed, of)
 
     def __call__(self, window: Window, step: int) -> Tensor:
         shift = None
         if self._colour is not None:
-            shift = colour_shift(self._colour, len(window.images), self._seed, step).to(window.images.device)
+            rank, world = self._of
+            whole = colour_shift(self._colour, world * len(window.images), self._seed, step)
+            shift = whole[part(len(whole), rank, world)].to(window.images.device)
         return self._input(window.images, window.offsets, window.flips, shift)
 
     def finish_views(self, views: Tensor) -> Tensor:

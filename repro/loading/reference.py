@@ -57,10 +57,10 @@ class _Windows(Dataset[tuple[Tensor, int]]):
 
 
 class _Whole(Dataset[tuple[Tensor, int]]):
-    """One stored image and its label, in file order."""
+    """One stored image and its label, of those in ``part``, in file order."""
 
-    def __init__(self, data: "Prepared", split: str) -> None:
-        self.root, self.side, self.files = data.root, data.side, data.files[split]
+    def __init__(self, data: "Prepared", split: str, part: slice) -> None:
+        self.root, self.side, self.files = data.root, data.side, data.files[split][part]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,7 +111,8 @@ class Reference:
 
     def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]:
         batch = max(1, self._job.batch // count)
-        for images, labels in _without_traceback(self._loader(_Whole(self._data, split), batch_size=batch)):
+        own = _Whole(self._data, split, self._job.part(len(self._data.files[split])))
+        for images, labels in _without_traceback(self._loader(own, batch_size=batch)):
             chosen = cut(images.to(self._device, non_blocking=True), count, self._job.crop)
             yield chosen, labels.to(self._device, non_blocking=True)
 

@@ -60,7 +60,8 @@ class Resident:
 
     def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]:
         batch = max(1, self._job.batch // count)
-        for images, labels in zip(*(part.split(batch) for part in self._splits[split]), strict=True):
+        own = self._job.part(len(self._splits[split][1]))
+        for images, labels in zip(*(part[own].split(batch) for part in self._splits[split]), strict=True):
             yield cut(images, count, self._job.crop), labels
 
     def state(self) -> dict[str, Any]:

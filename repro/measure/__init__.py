@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from repro.store import Frozen, Trial, TrialSpec
+from repro.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Task:
     device: torch.device
     loader: str = "resident"
     """Where it matters, how images are read; recorded, but no part of the identity."""
+    micro_batch: int | None = None
+    """Images that go through the network at a time, all of a batch where None; likewise."""
+    team: Team = ALONE
+    """The ranks that train it together; likewise."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from repro.training.inputs import Input, batches
 from repro.training.loop import Check, Interrupted, Recent, train
 from repro.training.optimizer import optimizer_for
 
-CHECKPOINT_S = 60.0  # seconds between checkpoints
+CHECKPOINT_S = 60.0  # seconds between checkpoints, at least
 HOPELESS_EPOCHS = 12.0  # a tuning trial still at chance after so many is given up
 CHANCE_MARGIN = 0.02  # an error this close to chance counts as "has not begun to learn"
 
@@ -85,6 +85,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
         stopping=monitor.stopping,
     )
     saved = clock = time.monotonic()
+    pause = CHECKPOINT_S
     try:
         for check in checks:
             now = time.monotonic()
@@ -93,9 +94,11 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
             monitor.report(run.epochs, f"error {check.error:.3f}")
             if ended := run.ended(check):
                 return run.finish(ended)
-            if now - saved > CHECKPOINT_S:
+            if now - saved > pause:
+                begun = time.monotonic()
                 run.save_state()
                 saved = time.monotonic()
+                pause = checkpoint.pause(CHECKPOINT_S, saved - begun)
             clock = time.monotonic()  # evaluation of the curve and checkpoints are outside the training clock
     except Interrupted as interrupted:
         run.step = interrupted.step
@@ -146,7 +149,8 @@ class _Run:
         """Return how the trial ends with this check; None while it goes on."""
         target, limit = self.p.target, self.task.limit
         if not math.isfinite(check.loss):
-            return Ended("diverged", f"the loss was {check.loss} within {self.epochs:.2f} epochs")
+            step = self.recent.first_not_finite(check.step)
+            return Ended("diverged", f"the loss was {check.loss} from step {step} on, {self.epochs:.2f} epochs at most")
         noise = math.sqrt(target * (1 - target) / (check.window * self.p.batch))
         over = self.epochs >= limit
         if (over or check.error <= target - 2 * noise) and (at := self.crossing()) is not None:
@@ -164,7 +168,7 @@ class _Run:
             self.save_state()  # a raised limit goes on from here
         trial = self.record(ended.status, ended.message, ended.at, ended.limit)
         if ended.limit is None:
-            self.checkpoint.unlink(missing_ok=True)
+            checkpoint.remove(self.checkpoint)
         return trial
 
     def _row(self, check: Check) -> dict[str, float]:

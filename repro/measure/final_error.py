@@ -7,9 +7,10 @@ is kept beside the record, so that two networks can be compared image by image.
 import io
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,19 @@ from torch import Tensor
 from repro import data as data_sets
 from repro import environment
 from repro.experiments.final_error import TEST_IMAGES, UNITS, Parameters
+from repro.files import held
 from repro.folders import DATA
-from repro.loading import Job, Window
-from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
-from repro.models.nets import network
+from repro.measure.member import Network
 from repro.seeds import derive
-from repro.store import Measurement, Status, Trial, folder, save, save_curve, write_atomically
+from repro.store import Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
 from repro.training import checkpoint
 from repro.training.evaluation import missed, probabilities
-from repro.training.loop import Check, Interrupted, Recent, train
-from repro.training.recipe import Recipe
-from repro.training.schedule import colour_noise_on
-from repro.training.views import colour_matrix
+from repro.training.loop import Check, Interrupted, train
+from repro.training.parallel import Team, refuse_unlike
 
-CHECKPOINT_S = 60.0  # seconds between checkpoints
+CHECKPOINT_S = 60.0  # seconds between checkpoints, at least
 CHECKS_PER_EPOCH = 4
 TOP5_FROM = 11  # classes from which top-5 means something
 
@@ -46,7 +44,8 @@ def load(parameters: Parameters, place: Place) -> Pictures:
     if name == "embedded":
         from repro.data import drawn
 
-        made = drawn.prepared(place.own / f"embedded-{parameters.stored}", parameters.stored)
+        with held(place.own / f"embedded-{parameters.stored}.lock", wait=True):  # another run may be drawing it
+            made = drawn.prepared(place.own / f"embedded-{parameters.stored}", parameters.stored)
         return Pictures(name, len(made.classes), made.digest, prepared=made)
     if name == "cifar10":
         halves = {}
@@ -93,23 +92,29 @@ def train_all(run: "Run", monitor: Monitor) -> Trial:
         raise RuntimeError(f"pretraining on {run.p.pretraining} is not built")
     environment.strict_fp32()
     environment.keep_memory()
+    monitor = replace(monitor, stopping=run.team.agreed(monitor.stopping))
     run.restore()
     run.record("running")
     while run.member < run.p.members:
         if diverged := _train(run, monitor):
             return run.finish("diverged", diverged)
-        run.take()
+        run.save_state()  # what is left only looks at the network, and may be stopped and done again
+        run.take(monitor.stopping)
     return run.finish("completed")
 
 
 def _train(run: "Run", monitor: Monitor) -> str:
     """Train one member to its end; return why it diverged, empty where it did not."""
     net, p = run.net, run.p
+    if net.trained:
+        return ""
     checks = train(
         net.model, net.recipe.optimizer, net.stream(), net.input, net.recent, first_step=net.step,
         check_every=max(1.0, net.per_epoch / CHECKS_PER_EPOCH), stopping=monitor.stopping, before=net.before,
+        learn=net.learn,
     )  # fmt: skip
     saved = clock = time.monotonic()
+    pause = CHECKPOINT_S
     try:
         for check in checks:
             now = time.monotonic()
@@ -118,14 +123,16 @@ def _train(run: "Run", monitor: Monitor) -> str:
             run.curve.append((run.member * p.epochs + net.epochs, check))
             monitor.report(run.member * p.epochs + net.epochs, f"error {check.error:.3f}")
             if not math.isfinite(check.loss):
-                return f"the loss was {check.loss} at step {check.step}"
+                return f"the loss was {check.loss}, not finite at step {net.recent.first_not_finite(check.step)}"
             if net.recipe.plateau is not None and check.step % net.per_epoch == 0:
-                net.recipe.plateau.add([float(missed(*run.tested(1), best=1).double().mean())])
-            if net.epochs >= p.epochs or net.recipe.converged:
+                net.recipe.plateau.add([run.error()])
+            if net.trained:
                 return ""
-            if now - saved > CHECKPOINT_S:
+            if run.team.told(now - saved > pause):
+                begun = time.monotonic()
                 run.save_state()
                 saved = time.monotonic()
+                pause = checkpoint.pause(CHECKPOINT_S, saved - begun)
             clock = time.monotonic()  # evaluation and checkpoints are outside the training clock
     except Interrupted as interrupted:
         net.step = interrupted.step
@@ -135,69 +142,12 @@ def _train(run: "Run", monitor: Monitor) -> str:
     raise AssertionError("training ended by itself")
 
 
-class Network:
-    """One member under training: its weights, recipe, input and place in the data."""
-
-    def __init__(self, p: Parameters, data: Pictures, seed: int, loader: str) -> None:
-        self.p, self.data, self.step = p, data, 0
-        self.model = network(p, data.classes, seed).to(data.device, memory_format=torch.channels_last)
-        self.recipe = Recipe(
-            self.model, net=p.net, protocol=p.protocol, rate=p.rate, weight_decay=p.weight_decay, kind=p.schedule
-        )
-        self.loader = data.loader(loader, Job(p.batch, p.crop, seed, crops=p.crops))
-        self.per_epoch = self.loader.per_epoch
-        self.recent = Recent(self.per_epoch, p.batch, data.device)
-        self.finish = _finish(p, data, seed, colour=p.colour)
-        self.plain = _finish(p, data, seed, colour=False)
-        torch.manual_seed(derive(seed, "dropout"))
-
-    @property
-    def epochs(self) -> float:
-        return self.step / self.per_epoch
-
-    def before(self, step: int) -> None:
-        self.recipe.set_rates(step / self.per_epoch / self.p.epochs)
-
-    def stream(self) -> Iterator[tuple[tuple[Window, int], Tensor]]:
-        for step, window in enumerate(self.loader.train(self.step), self.step):
-            yield (window, step), window.labels
-
-    def input(self, drawn: tuple[Window, int]) -> Tensor:
-        window, step = drawn
-        quiet = self.p.protocol == "code" and not colour_noise_on(step / self.per_epoch / self.p.epochs)
-        return (self.plain if quiet else self.finish)(window, step)
-
-    def state_dict(self) -> dict[str, Any]:
-        parts = {"model": self.model, "recipe": self.recipe, "recent": self.recent}
-        cuda = torch.cuda.get_rng_state(self.data.device) if self.data.device.type == "cuda" else None
-        chance = {"cpu": torch.get_rng_state(), "cuda": cuda}
-        state = {name: part.state_dict() for name, part in parts.items()}
-        return {**state, "step": self.step, "loader": self.loader.state(), "chance": chance}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "recipe", "recent"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
-        self.loader.restore(state["loader"])
-        torch.set_rng_state(state["chance"]["cpu"].cpu())
-        if state["chance"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["chance"]["cuda"].cpu(), self.data.device)
-
-
-def _finish(p: Parameters, data: Pictures, seed: int, *, colour: bool) -> Finish:
-    """Return what makes the network's input, by protocol: minus the mean image, or standardised."""
-    found = data.colours
-    matrix = colour_matrix(found.eigenvalues, found.eigenvectors, "code").float() if colour else None
-    mean, std = (found.channel_mean, found.channel_std)
-    if p.protocol == "modern":
-        return Finish.standardised(mean.float().to(data.device), std.to(data.device), colour=matrix, seed=seed)
-    mode = "centre" if p.protocol == "code" else "window"
-    return Finish.less_mean_image(found.mean.float().to(data.device), mode, colour=matrix, seed=seed)
-
-
 @dataclass
 class Run:
-    """A trial under way: the member being trained, and the sum of the softmax of those before it."""
+    """A trial under way: the member being trained, and the sum of the softmax of those before it.
+
+    Of several ranks each holds one, and all call its methods alike; rank 0 has the sums, and what is on disk.
+    """
 
     task: Task
     p: Parameters
@@ -209,6 +159,7 @@ class Run:
     labels: dict[str, Tensor] = field(default_factory=dict)
     trained: list[float] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    stopping: Callable[[], bool] = lambda: False
     net: Network = field(init=False)
 
     def __post_init__(self) -> None:
@@ -216,7 +167,11 @@ class Run:
 
     def _network(self) -> Network:
         seed = derive(self.task.spec.seed, "member", self.member) if self.member else self.task.spec.seed
-        return Network(self.p, self.data, seed, self.task.loader)
+        return Network(self.p, self.data, seed, self.task.loader, self.team, self.task.micro_batch)
+
+    @property
+    def team(self) -> Team:
+        return self.task.team
 
     @property
     def identity(self) -> str:
@@ -227,13 +182,35 @@ class Run:
         return folder(self.task.store, self.identity) / "checkpoint.pt"
 
     def tested(self, views: int, split: str = "val") -> tuple[Tensor, Tensor]:
-        """Return the network's mean softmax over ``views`` of every image of a split, and the labels."""
-        net = self.net
-        return probabilities(net.model, net.loader.views(split, views), net.plain.finish_views)  # type: ignore[arg-type]
+        """Return the network's mean softmax over ``views`` of every image of a split, and the labels.
 
-    def take(self) -> None:
-        """Take what is wanted of the trained member, and go on to the next."""
-        self.look()
+        On rank 0; the others return those of their part.
+        """
+        net, images = self.net, self.data.count(split)
+        found, labels = probabilities(net.model, self.views(split, views), net.plain.finish_views)
+        return self.team.whole(found, images), self.team.whole(labels, images)
+
+    def error(self) -> float:
+        """Return the part of the test set that the network misses by the centre view, the same on all ranks."""
+        found, labels = self.tested(1)
+        return self.team.share(lambda: float(missed(found, labels, best=1).double().mean()))
+
+    def views(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what ``Network.views`` yields. Raises Interrupted between two batches once ``stopping()`` is true."""
+        # As many rounds on all ranks, who must ask each other alike.
+        for _, batch in zip_longest(range(self.net.rounds(split, count)), self.net.views(split, count)):
+            if self.stopping():
+                raise Interrupted(self.net.step)
+            if batch is not None:
+                yield from self.net.small(*batch)
+
+    def take(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Take what is wanted of the trained member, and go on to the next. Raises Interrupted, with nothing taken."""
+        self.stopping, before = stopping, self.stopping
+        try:
+            self.look()
+        finally:
+            self.stopping = before  # not while it trains: what the schedule looks at belongs to a step
         self.trained.append(self.net.epochs)
         self.net.loader.close()
         self.member += 1
@@ -243,18 +220,25 @@ class Run:
 
     def look(self) -> None:
         """Add the trained member's answers to those before it."""
-        for name, views, split in (("centre", 1, "val"), ("ten", 10, "val"), ("training", 1, "train")):
-            found, labels = self.tested(views, split)
+        taken = {
+            name: self.tested(views, split)
+            for name, views, split in (("centre", 1, "val"), ("ten", 10, "val"), ("training", 1, "train"))
+        }
+        for name, (found, labels) in taken.items() if self.team.rank == 0 else ():
             self.sums[name] = self.sums[name] + found if name in self.sums else found
             self.labels[name] = labels
 
     def finish(self, status: Status, message: str = "") -> Trial:
+        """Return the record of the ended trial, once it is on disk."""
+        return self.team.share(lambda: self._finish(status, message))
+
+    def _finish(self, status: Status, message: str) -> Trial:
         rows = [{"epochs": at, "error": c.error, "loss": c.loss, "window": c.window} for at, c in self.curve]
         save_curve(self.task.store, self.identity, rows)
         trained = Measurement(name="epochs-trained", value=sum(self.trained), unit="epochs")
         measurements = (*self.measurements(), trained) if status == "completed" else ()
-        trial = self.record(status, message, measurements)
-        self.checkpoint.unlink(missing_ok=True)
+        trial = self._record(status, message, measurements)
+        checkpoint.remove(self.checkpoint)
         return trial
 
     def measurements(self) -> tuple[Measurement, ...]:
@@ -279,7 +263,10 @@ class Run:
         counted = Measurement(name=TEST_IMAGES, value=float(self.data.count("val")), unit="images")
         return (*(Measurement(name=n, value=v, unit=units[n]) for n, v in found.items()), counted)
 
-    def record(self, status: Status, message: str = "", measurements: tuple[Measurement, ...] = ()) -> Trial:
+    def record(self, status: Status) -> None:
+        self.team.share(lambda: self._record(status, "", ()))
+
+    def _record(self, status: Status, message: str, measurements: tuple[Measurement, ...]) -> Trial:
         trial = Trial(
             spec=self.task.spec,
             data_digest=self.data.digest,
@@ -287,7 +274,13 @@ class Run:
             limit=self.task.limit,
             measurements=measurements,
             message=message,
-            environment={**environment.describe(self.data.device), "loader": self.net.loader.name},
+            environment={
+                **environment.describe(self.data.device),
+                "loader": self.net.loader.name,
+                "micro_batch": self.task.micro_batch,
+                "world": self.team.world,
+                "backend": self.team.backend,
+            },
             started=self.started,
             duration_s=round(self.trained_s, 3),
         )
@@ -295,16 +288,40 @@ class Run:
         return trial
 
     def save_state(self) -> None:
+        """Write a checkpoint, with what is each rank's own. Raises StoreError, and Problem where ranks have parted."""
+        refuse_unlike(self.team, self.net.fingerprint(), "the weights")
+        own = self.team.each(self.net.own_state())
+        self.team.share(lambda: self._save_state(own))
+
+    def _save_state(self, own: list[dict[str, Any]]) -> None:
         plain = {"member": self.member, "trained_s": self.trained_s, "trained": self.trained}
         curve = [(at, *astuple(check)) for at, check in self.curve]
         sums = {"sums": self.sums, "labels": self.labels}
-        checkpoint.save(self.checkpoint, {**plain, **sums, "curve": curve, "net": self.net.state_dict()})
+        ranks = {"world": self.team.world, "others": own[1:]}
+        net = {**self.net.state_dict(), **own[0]}
+        checkpoint.save(self.checkpoint, {**plain, **sums, **ranks, "curve": curve, "net": net})
 
     def restore(self) -> None:
-        if state := checkpoint.load(self.checkpoint, self.data.device):
-            self.member, self.trained_s, self.trained = state["member"], state["trained_s"], state["trained"]
-            self.sums = {name: part.cpu() for name, part in state["sums"].items()}
-            self.labels = {name: part.cpu() for name, part in state["labels"].items()}
-            self.curve = [(at, Check(*row)) for at, *row in state["curve"]]
-            self.net = self._network()
-            self.net.load_state_dict(state["net"])
+        """Go on from the checkpoint, where there is one. Raises StoreError for one that other ranks began."""
+        if (state := self.team.share(self._saved)) is None:
+            return
+        self.member, self.trained_s, self.trained = state["member"], state["trained_s"], state["trained"]
+        self.curve = [(at, Check(*row)) for at, *row in state["curve"]]
+        self.net = self._network()
+        own = state["others"][self.team.rank - 1] if self.team.rank else {}
+        self.net.load_state_dict({**state["net"], **own})
+
+    def _saved(self) -> dict[str, Any] | None:
+        """Return what the ranks need of the checkpoint, and keep what is rank 0's alone."""
+        state = checkpoint.load(self.checkpoint, self.data.device if self.team.alone else torch.device("cpu"))
+        if state is None:
+            return None
+        if (world := state.get("world", 1)) != self.team.world:
+            by = "1 process" if world == 1 else f"{world} processes"
+            raise StoreError(
+                f"trial {self.identity} is half done by {by} and cannot be gone on with by {self.team.world}: start as "
+                f"many as before, or remove {self.checkpoint.parent} to begin it anew"
+            )
+        self.sums = {name: part.cpu() for name, part in state.pop("sums").items()}
+        self.labels = {name: part.cpu() for name, part in state.pop("labels").items()}
+        return state

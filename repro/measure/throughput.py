@@ -21,8 +21,8 @@ from repro.experiments.throughput import UNITS, Parameters, parameters_of, sprea
 from repro.loading import Window
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
-from repro.measure.final_error import Network
 from repro.measure.final_error import load as load_pictures
+from repro.measure.member import Network
 from repro.models.alexnet import AlexNet, layers
 from repro.models.two_gpu import Link, crossings, tower
 from repro.store import Measurement, Trial, save, save_curve

@@ -27,7 +27,10 @@ SCHEMA = 1
 UNTESTED = ("ERROR", "NOT_TESTED", "SMOKE_BROKEN", "SMOKE_OK")
 """Outcomes that say nothing about a claim."""
 
-SHOWN = ("commit", "dirty", "device", "cpu", "threads", "torch", "python", "precision", "loader", "code_digest")
+SHOWN = (
+    "commit", "dirty", "device", "cpu", "threads", "world", "torch", "python", "precision", "loader", "micro_batch",
+    "code_digest",
+)  # fmt: skip
 """Keys of a trial's environment that the report shows."""
 
 

@@ -1,8 +1,10 @@
 """The training loop: steps without a host sync between checks, each check a plain value."""
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,52 @@ class Interrupted(Exception):
         self.step = step
 
 
+LOADER_TIMEOUT_S = 600.0
+"""Seconds without a batch after which a loader counts as hung: a first batch from a slow disk takes a few."""
+
+Item = TypeVar("Item")
+
+
+class Hung(Exception):
+    """Something gave nothing for far longer than it should; the message names it and says for how long."""
+
+
+def timely(stream: Iterator[Item], name: str, timeout_s: float | None = None) -> Iterator[Item]:
+    """Yield what ``stream`` yields, each item asked for when it is wanted and no sooner.
+
+    Raises Hung where one takes longer than ``timeout_s`` (default: LOADER_TIMEOUT_S). The stream is read by a thread
+    of its own, which is then left behind: a call that hangs outside of Python can be neither stopped nor interrupted.
+    """
+    timeout_s = LOADER_TIMEOUT_S if timeout_s is None else timeout_s
+    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    given: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        while wanted.get():
+            try:
+                given.put(("item", next(stream)))
+            except StopIteration:
+                given.put(("end", None))
+            except BaseException as error:  # noqa: BLE001 - raised again, where it is waited for
+                given.put(("error", error))
+
+    threading.Thread(target=read, name=f"reading {name}", daemon=True).start()
+    try:
+        while True:
+            wanted.put(True)
+            try:
+                kind, item = given.get(timeout=timeout_s)
+            except queue.Empty:
+                raise Hung(f"{name} gave nothing for {timeout_s:g} s: it hangs, or its disk does") from None
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+    finally:
+        wanted.put(False)
+
+
 class Recent:
     """Errors and losses of the last epoch's steps, kept on the device until somebody looks."""
 
@@ -51,12 +99,31 @@ class Recent:
         wrong, loss = torch.stack([self.wrong[:window].sum(), self.loss[:window].sum()]).double().tolist()
         return Check(steps_done, wrong / (window * self.batch), loss / window, window)
 
+    def first_not_finite(self, steps_done: int) -> int:
+        """Return the first of the window's steps, counted from 1, whose loss was no finite number; else the last."""
+        size = len(self.loss)
+        bad = (~torch.isfinite(self.loss)).tolist()
+        steps = range(max(0, steps_done - size), steps_done)
+        return next((step + 1 for step in steps if bad[step % size]), steps_done)
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"wrong": self.wrong, "loss": self.loss}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.wrong.copy_(state["wrong"])
         self.loss.copy_(state["loss"])
+
+
+Learn = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Leaves the gradient of the mean loss in a model's parameters; returns the batch's errors, a count, and that loss."""
+
+
+def learn(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Do so for a batch in one piece; see ``repro.training.passes`` for one in parts."""
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    return count_errors(logits.detach(), labels), loss.detach()
 
 
 def train(
@@ -70,6 +137,7 @@ def train(
     check_every: float,
     stopping: Callable[[], bool] = lambda: False,
     before: Callable[[int], None] = lambda _step: None,
+    learn: Learn = learn,
 ) -> Iterator[Check]:
     """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
@@ -87,11 +155,9 @@ def train(
                 raise Interrupted(step)
             before(step)
             images, labels = next(stream)
-            logits = model(prepare(images))
-            loss = F.cross_entropy(logits, labels)
-            loss.backward()
+            wrong, loss = learn(model, prepare(images), labels)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            recent.put(step, count_errors(logits.detach(), labels), loss.detach())
+            recent.put(step, wrong, loss)
             step += 1
         yield recent.check(step)

@@ -169,7 +169,7 @@ def _how(exitcode: int) -> str:
 
 def _serve(place: tuple[int, int, str, str, int], channel: Any, build: Callable[..., Any], arguments: Any) -> None:
     """Be a rank: build, then do what is asked until told to leave."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     try:
         device = _join(*place)
         worker = build(device, *arguments)
@@ -203,7 +203,7 @@ def _join(rank: int, world: int, meeting: str, device: str, threads: int) -> tor
     return here
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """End this process when its parent is killed, which would otherwise leave it waiting for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

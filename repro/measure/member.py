@@ -1,0 +1,128 @@
+"""One network under training: its weights, recipe and input, and what a checkpoint keeps of it."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.experiments.final_error import Parameters
+from repro.loading import Job, Window
+from repro.loading.finish import Finish
+from repro.loading.pictures import Pictures
+from repro.models.nets import network
+from repro.seeds import derive
+from repro.training import passes
+from repro.training.loop import Learn, Recent, learn, timely
+from repro.training.parallel import ALONE, Team
+from repro.training.recipe import Recipe
+from repro.training.schedule import colour_noise_on
+from repro.training.views import colour_matrix
+
+
+class Network:
+    """One member under training: its weights, recipe, input and place in the data, of which a rank reads its part.
+
+    Of a batch, ``micro_batch`` images go through it at a time. Raises Unfit where ranks or passes cannot train it.
+    """
+
+    def __init__(
+        self, p: Parameters, data: Pictures, seed: int, loader: str, team: Team = ALONE, micro_batch: int | None = None
+    ) -> None:
+        self.p, self.data, self.step, self.team, self.micro_batch = p, data, 0, team, micro_batch
+        model = network(p, data.classes, seed)
+        batch_norm, gpu = passes.has_batch_norm(model), data.device.type == "cuda"
+        passes.refuse(p.batch, team, micro_batch, batch_norm=batch_norm, gpu=gpu)
+        self.learn: Learn = learn
+        if not team.alone or passes.in_passes(p.batch, team, micro_batch):
+            self.learn = passes.Passes(model, p.batch, team, micro_batch)
+        self.model = model.to(data.device, memory_format=torch.channels_last)
+        self.recipe = Recipe(
+            self.model, net=p.net, protocol=p.protocol, rate=p.rate, weight_decay=p.weight_decay, kind=p.schedule
+        )
+        job = Job(p.batch // team.world, p.crop, seed, crops=p.crops, rank=team.rank, world=team.world)
+        self.loader = data.loader(loader, job)
+        self.per_epoch = self.loader.per_epoch
+        self.recent = Recent(self.per_epoch, p.batch, data.device)
+        self.finish = _finish(p, data, seed, team, colour=p.colour)
+        self.plain = _finish(p, data, seed, team, colour=False)
+        torch.manual_seed(derive(seed, "dropout"))
+
+    @property
+    def epochs(self) -> float:
+        return self.step / self.per_epoch
+
+    @property
+    def trained(self) -> bool:
+        """Whether the training is over."""
+        return self.epochs >= self.p.epochs or self.recipe.converged
+
+    def before(self, step: int) -> None:
+        self.recipe.set_rates(step / self.per_epoch / self.p.epochs)
+
+    def stream(self) -> Iterator[tuple[tuple[Window, int], Tensor]]:
+        for step, window in enumerate(self._timely(self.loader.train(self.step)), self.step):
+            yield (window, step), window.labels
+
+    def views(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the views of every image of the rank's part of a split, as the loader gives them."""
+        return self._timely(self.loader.views(split, count))  # type: ignore[arg-type]
+
+    def small(self, views: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return a batch of views in pieces that may go through the network at a time."""
+        most = len(views) if self.micro_batch is None else max(1, self.micro_batch // views.shape[1])
+        return zip(views.split(most), labels.split(most), strict=True)
+
+    def rounds(self, split: str, count: int) -> int:
+        """Return the batches of views on the rank that has most of them."""
+        largest = math.ceil(self.data.count(split) / self.team.world)
+        return math.ceil(largest / max(1, self.p.batch // self.team.world // count))
+
+    def _timely(self, stream: Iterator[Any]) -> Iterator[Any]:
+        """Return the same stream, watched where reading can hang: what lies in memory cannot."""
+        return stream if self.loader.name == "resident" else timely(stream, f"the loader {self.loader.name!r}")
+
+    def input(self, drawn: tuple[Window, int]) -> Tensor:
+        window, step = drawn
+        quiet = self.p.protocol == "code" and not colour_noise_on(step / self.per_epoch / self.p.epochs)
+        return (self.plain if quiet else self.finish)(window, step)
+
+    def fingerprint(self) -> list[int]:
+        """Return a number for each tensor of weights that tells it from one with other bits; alone, none."""
+        if self.team.alone:
+            return []
+        bits = (p.detach().view({4: torch.int32, 8: torch.int64}[p.element_size()]) for p in self.model.parameters())
+        found: list[int] = torch.stack([own.sum(dtype=torch.int64) for own in bits]).tolist()
+        return found
+
+    def own_state(self) -> dict[str, Any]:
+        """Return the part of the state that each rank has for itself."""
+        cuda = torch.cuda.get_rng_state(self.data.device) if self.data.device.type == "cuda" else None
+        return {"loader": self.loader.state(), "chance": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the part that all ranks share."""
+        parts = {"model": self.model, "recipe": self.recipe, "recent": self.recent}
+        return {**{name: part.state_dict() for name, part in parts.items()}, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("model", "recipe", "recent"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+        self.loader.restore(state["loader"])
+        torch.set_rng_state(state["chance"]["cpu"].cpu())
+        if state["chance"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["chance"]["cuda"].cpu(), self.data.device)
+
+
+def _finish(p: Parameters, data: Pictures, seed: int, team: Team, *, colour: bool) -> Finish:
+    """Return what makes the network's input, by protocol: minus the mean image, or standardised."""
+    found = data.colours
+    matrix = colour_matrix(found.eigenvalues, found.eigenvectors, "code").float() if colour else None
+    mean, std = (found.channel_mean, found.channel_std)
+    of = (team.rank, team.world)
+    if p.protocol == "modern":
+        return Finish.standardised(mean.float().to(data.device), std.to(data.device), colour=matrix, seed=seed, of=of)
+    mode = "centre" if p.protocol == "code" else "window"
+    return Finish.less_mean_image(found.mean.float().to(data.device), mode, colour=matrix, seed=seed, of=of)
