@@ -4,6 +4,7 @@ import click
 
 from repro import __version__
 from repro.cli import claims, judging, planning, records
+from repro.cli.bench import bench
 from repro.cli.data import data
 from repro.cli.group import Group, Usage
 from repro.cli.run import run
@@ -59,6 +60,6 @@ for command in (
     *(claims.list_claims, claims.show, claims.check, claims.new),
     *(planning.plan, run, planning.explain),
     *(records.report, judging.judge, judging.diff, records.publish),
-    data,
+    *(bench, data),
 ):
     main.add_command(command)

@@ -1,0 +1,268 @@
+"""What a benchmark run found, as a file, and what it says: ratios with intervals, beside the noise of the run."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field, JsonValue, ValidationError
+
+from repro.bench.timing import AGAIN, OURS
+from repro.problem import Problem
+from repro.stats import Estimate, log_sample, mean_interval, ratio_interval
+from repro.store import Frozen, faults_in
+
+SCHEMA = 1
+CONFIDENCE = 0.9
+
+CASES = {
+    "step": "a training step on a batch that lies ready, by the package's loop",
+    "evaluation": "the mean softmax of the centre views of a batch that lies ready",
+    "lrn": "local response normalisation, forward and backward",
+    "optimizer": "a step of the 2012 update rule",
+    "loader": "a batch from JPEG files to the network's input, by DALI",
+    "loader-and-step": "a training step fed by DALI",
+    "start": "the command line's start, `repro --help`",
+}
+"""What can be timed; ``repro.bench.cases`` says how."""
+
+FROM_FILES = ("loader", "loader-and-step")
+"""The cases that read pictures."""
+
+
+class Net(NamedTuple):
+    """Sides in pixels of its stored pictures and of the windows of them it sees; maps and side of its first LRN."""
+
+    stored: int
+    crop: int
+    maps: int
+    map_side: int
+    classes: int
+
+
+NETS = {
+    "alexnet": Net(256, 224, 96, 55, 1000),
+    "alexnet-32": Net(32, 28, 32, 28, 10),
+    "18pct": Net(32, 32, 32, 16, 10),
+}
+"""Whose step is timed."""
+
+GROSS = 0.9
+NOISES = 3.0
+GROSSLY = "grossly slower"
+"""Ours is grossly slower than in an earlier run below GROSS of its rate, and NOISES times the noise of both runs."""
+
+MACHINE = ("system", "cpu", "cpu_capability", "cores", "threads", "device", "cuda", "cudnn", "python", "torch",
+           "torchvision")  # fmt: skip
+"""What must be alike in two runs for their rates to be set side by side, of the environment."""
+
+
+class Ran(Frozen):
+    """One case: of each side the units a second, one a round; ``floor`` is those of ours at the device's limits."""
+
+    name: str
+    what: str
+    unit: str
+    rates: dict[str, tuple[float, ...]]
+    foreign: tuple[str, ...] = ()
+    floor: float | None = None
+    no_floor: str = ""
+    """Why there is no floor."""
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The sides that are not ours."""
+        return tuple(side for side in self.rates if side not in (OURS, AGAIN))
+
+
+class Run(Frozen):
+    """A run: raw rates, where, when, by which command, and what else the machine did (its load average, 1 minute)."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    made: str
+    command: str
+    rounds: int
+    settings: dict[str, JsonValue]
+    environment: dict[str, JsonValue]
+    load: tuple[float, ...]
+    cases: tuple[Ran, ...]
+    not_measured: dict[str, str]
+
+
+class Told(NamedTuple):
+    """A ratio of rates, ours over a peer's: the median of the rounds, and the interval of their geometric mean."""
+
+    median: float
+    mean: Estimate
+    word: str
+
+
+class Change(NamedTuple):
+    """A case in two runs: rates now over then, of ours and of each peer; ``limit`` is what would be gross."""
+
+    name: str
+    ours: Estimate
+    peers: dict[str, Estimate]
+    limit: float
+    word: str
+
+    @property
+    def gross(self) -> bool:
+        return self.word == GROSSLY
+
+
+class BenchError(Problem):
+    """A run cannot be read, or not be set beside another."""
+
+
+def rate(ran: Ran) -> float:
+    """Return the median units a second of ours, both slices of each round."""
+    return statistics.median(_both(ran))
+
+
+def again(ran: Ran) -> Estimate:
+    """Return ours again over ours: 1, but for noise."""
+    return _paired(ran.rates[AGAIN], ran.rates[OURS])
+
+
+def noise(ran: Ran) -> float:
+    """Return the factor, 1 or more, by which ours differs from itself: the farther end of the interval of ``again``."""
+    found = again(ran)
+    return max(found.high, 1 / found.low if found.low > 0 else math.inf, 1.0)
+
+
+def ratio(ran: Ran, peer: str) -> Told:
+    """Return ours over a peer; of ours the geometric mean of the two slices of a round, which lie around the peer's.
+
+    Faster and slower are said where the whole interval lies beyond the noise; "no difference shown" where it lies
+    within the noise; "not resolved" otherwise: more rounds, or a quieter machine, would tell.
+    """
+    ours, theirs = _both(ran), ran.rates[peer]
+    found, limit = _paired(ours, theirs), noise(ran)
+    word = "not resolved"
+    if found.low > limit:
+        word = "faster"
+    elif found.high < 1 / limit:
+        word = "slower"
+    elif 1 / limit <= found.low and found.high <= limit:
+        word = "no difference shown"
+    return Told(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), found, word)
+
+
+def changes(now: Run, then: Run) -> list[Change]:
+    """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says."""
+    old = {ran.name: ran for ran in then.cases}
+    return [change(ran, old[ran.name]) for ran in now.cases if ran.name in old]
+
+
+def change(now: Ran, then: Ran) -> Change:
+    """Return how one case changed; it is gross where not even the upper end of the interval is above the limit.
+
+    Foreign peers ran none of our code in either run, so where they slowed as well the machine did: ours has to be
+    grossly slower beside each of them, too.
+    """
+    ours = _apart(_both(now), _both(then))
+    limit = min((noise(now) * noise(then)) ** -NOISES, GROSS)
+    shared = [peer for peer in now.peers if peer in then.peers]
+    beside = [
+        _apart(_over(_both(now), now.rates[peer]), _over(_both(then), then.rates[peer]))
+        for peer in shared
+        if peer in now.foreign and peer in then.foreign
+    ]
+    peers = {peer: _apart(now.rates[peer], then.rates[peer]) for peer in shared}
+    word = "not grossly slower"
+    if ours.high < limit:
+        alone = all(e.high < limit for e in beside)
+        word = GROSSLY if alone else "slower, and so is what runs none of our code: the machine is"
+    return Change(now.name, ours, peers, limit, word)
+
+
+def refuse_unlike(
+    environment: Mapping[str, Any], settings: Mapping[str, Any], names: Sequence[str], then: Run
+) -> None:  # fmt: skip
+    """Raise BenchError, naming key and both values, where an earlier run was of another machine or other work.
+
+    So too where it holds none of the cases called ``names``.
+    """
+    old = [ran.name for ran in then.cases]
+    if not set(names) & set(old):
+        raise BenchError(f"nothing to compare: the earlier run holds {', '.join(old) or 'no case'}")
+    pairs = [(key, environment.get(key), then.environment.get(key)) for key in MACHINE]
+    pairs += [(key, settings.get(key), then.settings.get(key)) for key in sorted({*settings, *then.settings})]
+    told = [f"{key}: {ours!r} here, {theirs!r} there" for key, ours, theirs in pairs if ours != theirs]
+    if told:
+        raise BenchError("rates of unlike runs say nothing about the code; " + "; ".join(told))
+
+
+def dumped(run: Run) -> str:
+    """Return a run as JSON: raw rates, and beside them a ``summary`` that follows from these."""
+    raw = run.model_dump(mode="json", by_alias=True)
+    return json.dumps(raw | {"summary": {ran.name: _summary(ran) for ran in run.cases}}, indent=1) + "\n"
+
+
+def load(path: Path) -> Run:
+    """Return a run as ``dumped`` wrote it. Raises BenchError where it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or "not JSON"
+        raise BenchError(f"{path}: {why}; give a file that `repro bench --json FILE` wrote") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise BenchError(f"{path}: no run of schema {SCHEMA}; give a file that `repro bench --json FILE` wrote")
+    found.pop("summary", None)
+    try:
+        run = Run.model_validate_json(json.dumps(found))
+        for ran in run.cases:
+            _refuse_unusable(ran)
+    except ValidationError as error:
+        raise BenchError(f"{path}: {faults_in(error, Run)[0]}") from error
+    except ValueError as error:
+        raise BenchError(f"{path}: {error}") from error
+    return run
+
+
+def _refuse_unusable(ran: Ran) -> None:
+    if not {OURS, AGAIN} <= ran.rates.keys():
+        raise ValueError(f"the case {ran.name!r} lacks the rates of ours")
+    if len({len(values) for values in ran.rates.values()}) > 1 or len(ran.rates[OURS]) < 2:
+        raise ValueError(f"the case {ran.name!r} needs at least 2 rounds, as many of each side")
+    if any(value <= 0 for values in ran.rates.values() for value in values):
+        raise ValueError(f"the case {ran.name!r} has rates that are not above 0")
+
+
+def _summary(ran: Ran) -> dict[str, Any]:
+    told = {peer: ratio(ran, peer) for peer in ran.peers}
+    return {
+        "rate": rate(ran),
+        "again": {"value": again(ran).value, "low": again(ran).low, "high": again(ran).high},
+        "noise": noise(ran),
+        "of_floor": rate(ran) / ran.floor if ran.floor else None,
+        "ratios": {
+            peer: {"median": t.median, "mean": t.mean.value, "low": t.mean.low, "high": t.mean.high, "n": t.mean.n[0],
+                   "word": t.word}
+            for peer, t in told.items()
+        },
+    }  # fmt: skip
+
+
+def _both(ran: Ran) -> list[float]:
+    """Return a rate of ours a round: the geometric mean of its two slices, so that a steady drift cancels."""
+    return [math.sqrt(a * b) for a, b in zip(ran.rates[OURS], ran.rates[AGAIN], strict=True)]
+
+
+def _over(of: Sequence[float], over: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(of, over, strict=True)]
+
+
+def _paired(of: Sequence[float], over: Sequence[float]) -> Estimate:
+    """Return the geometric mean of the rounds' ratios with Student's interval on their logarithms."""
+    log = mean_interval(log_sample(_over(of, over)), CONFIDENCE)
+    return log._replace(value=math.exp(log.value), low=math.exp(log.low), high=math.exp(log.high))
+
+
+def _apart(of: Sequence[float], over: Sequence[float]) -> Estimate:
+    """Return the ratio of the geometric means of two runs with Welch's interval on the logarithms."""
+    return ratio_interval(log_sample(of), log_sample(over), CONFIDENCE)

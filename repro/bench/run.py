@@ -1,0 +1,118 @@
+"""Time the cases, one after the other, and return what was found."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from repro import environment
+from repro.bench import cases
+from repro.bench.cases import Settings
+from repro.bench.results import FROM_FILES, NETS, Ran, Run
+from repro.bench.timing import nothing, rates
+from repro.data import DataError
+from repro.problem import Problem
+
+if TYPE_CHECKING:
+    from repro.data.prepared import Prepared
+
+Heard = Callable[[Ran | Problem, str], None]
+"""Told each case as it ends: what was found, or why it was not measured, and the case's name."""
+
+
+def settings(net: str | None, batch: int, device: torch.device, *, compiled: bool = False) -> Settings:
+    """Return the settings of a run, by default the net that suits the device; precision and memory as in training."""
+    environment.strict_fp32()
+    environment.keep_memory()
+    return Settings(net or ("alexnet" if device.type == "cuda" else "alexnet-32"), batch, device, compiled)
+
+
+@contextmanager
+def with_pictures(s: Settings, names: Sequence[str], data: Path | None) -> Iterator[Settings]:
+    """Yield the settings with the pictures that the cases need: those prepared at ``data``, else drawn, until the end.
+
+    Raises DataError where ``data`` holds none, or none that fit.
+    """
+    if not set(names) & set(FROM_FILES):
+        yield s
+        return
+    from repro.data import drawn, prepared
+
+    with ExitStack() as stack:
+        if data is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="repro-bench-")))
+            found = drawn.prepared(folder, NETS[s.net].stored)
+        else:
+            found = prepared.load(data)
+        _refuse_unfit(found, s)
+        yield replace(s, pictures=found)
+
+
+def _refuse_unfit(found: "Prepared", s: Settings) -> None:
+    count, crop = len(found.files["train"]), NETS[s.net].crop
+    if found.side < crop:
+        raise DataError(f"{found.root} holds pictures of {found.side} pixels, and {s.net} sees {crop}: take another")
+    if count < s.batch:
+        raise DataError(f"the set has {count} training pictures, fewer than a batch: pass --batch {count} or less")
+
+
+def described(s: Settings, data: str) -> dict[str, object]:
+    """Return what has to be alike for two runs to be compared, beside the machine; ``data`` says which pictures."""
+    return {"net": s.net, "batch": s.batch, "precision": "fp32", "pictures": data}
+
+
+def measure(
+    names: Sequence[str], s: Settings, *, rounds: int, command: str, data: str, heard: Heard | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Run:  # fmt: skip
+    """Time the cases called ``names`` in this order. A case that cannot be measured here is told, with why.
+
+    Each case's networks and loaders are gone before the next one's are made.
+    """
+    made, before = datetime.now(UTC).isoformat(timespec="seconds"), _load()
+    found: list[Ran] = []
+    not_measured: dict[str, str] = {}
+    for name in names:
+        try:
+            ran = _one(name, s, rounds, clock)
+        except Problem as problem:
+            not_measured[name] = str(problem)
+            if heard:
+                heard(problem, name)
+            continue
+        found.append(ran)
+        if heard:
+            heard(ran, name)
+    return Run(
+        made=made, command=command, rounds=rounds, settings=described(s, data),
+        environment=environment.describe(s.device), load=(*before, *_load()), cases=tuple(found),
+        not_measured=not_measured,
+    )  # fmt: skip
+
+
+def _one(name: str, s: Settings, rounds: int, clock: Callable[[], float]) -> Ran:
+    wait = partial(torch.cuda.synchronize, s.device) if s.device.type == "cuda" else nothing
+    with ExitStack() as stack:
+        case = cases.CASES[name](s, stack)
+        found = rates(case.sides, rounds, clock=clock, wait=wait)
+    return Ran(
+        name=name, what=case.what, unit=case.unit, rates={side: tuple(values) for side, values in found.items()},
+        foreign=tuple(side.name for side in case.sides if side.foreign),
+        floor=None if case.floor_s is None else 1 / case.floor_s, no_floor=case.no_floor,
+    )  # fmt: skip
+
+
+def _load() -> tuple[float, ...]:
+    """Return how many processes wanted a core, on average over the last minute; nothing where that is not told."""
+    try:
+        return (round(os.getloadavg()[0], 2),)
+    except OSError:
+        return ()

@@ -1,0 +1,78 @@
+"""Timing what belongs together in turn, round after round: ours, its peers, ours again. The clock is an argument."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+SLICE_S = 0.25
+"""Seconds that a side is timed at a time, at least: long beside what else a machine does now and then."""
+
+MOST_CALLS = 100_000
+"""Of a side at a time: a clock that stands still ends the looking for a number."""
+
+
+def nothing() -> None:
+    """Do nothing: what a side needs around its clock, where it needs nothing."""
+
+
+class Side(NamedTuple):
+    """What is timed: ``call`` does ``units`` of work (images, steps); the first of a case's sides is ours.
+
+    ``before`` is called before the clock of every slice, say to take what a queue holds ready, and ``after`` behind it,
+    say to let the queue fill while nobody is timed. ``foreign``: none of this package's code, so that where it changed
+    from one run to another, the machine did.
+    """
+
+    name: str
+    call: Callable[[], object]
+    units: float
+    before: Callable[[], object] = nothing
+    after: Callable[[], object] = nothing
+    foreign: bool = False
+
+
+OURS, AGAIN = "ours", "ours again"
+"""The names of the first side's two rates."""
+
+
+def rates(
+    sides: Sequence[Side], rounds: int, *, clock: Callable[[], float], wait: Callable[[], object] = nothing,
+    slice_s: float = SLICE_S,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Return the units a second of each side, one a round, and under AGAIN those of the first side once more.
+
+    Every side is warmed up, and its number of calls a slice found, before the first round. ``wait`` returns once a
+    device has done all it was given: each clock is read behind it. A round times the first side, the others, and the
+    first again, and every other round goes backwards: a machine that slowly gets slower slows all of them alike.
+    """
+    calls = [_calls(side, clock, wait, slice_s) for side in sides]
+    order = [*enumerate(side.name for side in sides), (0, AGAIN)]
+    order[0] = (0, OURS)
+    found: dict[str, list[float]] = {name: [] for _, name in order}
+    for number in range(rounds):
+        for at, name in order if number % 2 == 0 else reversed(order):
+            side = sides[at]
+            found[name].append(calls[at] * side.units / _seconds(side, calls[at], clock, wait))
+    return found
+
+
+def _calls(side: Side, clock: Callable[[], float], wait: Callable[[], object], slice_s: float) -> int:
+    """Return how many calls fill a slice, having warmed the side up by as many at least."""
+    _seconds(side, 1, clock, wait)  # what is built, compiled or read on the first call
+    calls = 1
+    while (took := _seconds(side, calls, clock, wait)) < slice_s and calls < MOST_CALLS:
+        more = min(10.0, 1.1 * slice_s / took) if took > 0 else 10.0
+        calls = min(MOST_CALLS, math.ceil(calls * more))
+    return calls
+
+
+def _seconds(side: Side, calls: int, clock: Callable[[], float], wait: Callable[[], object]) -> float:
+    side.before()
+    wait()
+    start = clock()
+    for _ in range(calls):
+        side.call()
+    wait()
+    took = clock() - start
+    side.after()
+    return took

@@ -1,0 +1,155 @@
+"""The command that times the parts of a training, and sets a run beside an earlier one."""
+
+import math
+import shlex
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from repro.cli.group import Usage
+from repro.problem import DONE, NOT_DONE, REFUTED, Problem, suggest
+
+if TYPE_CHECKING:
+    from repro.bench.results import Change, Ran, Run
+
+
+def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Print what can be timed, and end."""
+    if wanted:
+        from repro.bench.results import CASES
+
+        for name, what in CASES.items():
+            click.echo(f"{name:<16} {what}")
+        ctx.exit()
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Rounds, each all sides.")
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images a batch.")
+@click.option("--net", help="alexnet (on a GPU unless told), alexnet-32 (on a CPU), or 18pct.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
+              help="Pictures for the loaders, made by `repro data prepare`; default: the synthetic ones.")  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True, help="Time torch.compile of the plain step, too.")
+@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the run.")
+@click.option("--against", type=click.Path(path_type=Path), metavar="FILE",
+              help="Set the run beside an earlier one of this machine.")  # fmt: skip
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List what can be timed.")
+@click.pass_context
+def bench(
+    ctx: click.Context, /, names: Sequence[str], rounds: int, batch: int, net: str | None, device: str,
+    data: Path | None, compiled: bool, out: Path | None, against: Path | None,
+) -> None:  # fmt: skip
+    """Time the step, the loaders and the rest, beside plain PyTorch and beside themselves.
+
+    All cases, or those named. Every ratio has a 90% interval over the rounds, and stands beside the ratio of ours to
+    itself: what lies within that noise is no difference. Exit code 1 with --against where ours became grossly slower,
+    3 where a case that was named could not be measured.
+    """
+    from repro.bench import results
+
+    chosen = [_known(name, results.CASES, "case") for name in dict.fromkeys(names)] or list(results.CASES)
+    net = net and _known(net, results.NETS, "net")
+    if data and not set(chosen) & set(results.FROM_FILES):
+        raise Usage(f"--data is for {' and '.join(results.FROM_FILES)}: name one of them, or leave it out")
+    if compiled and "step" not in chosen:
+        raise Usage("--compile is for step: name it, too, or leave --compile out")
+    then = results.load(against) if against else None
+    try:
+        from repro.bench import run as benchmark
+        from repro.runner import pick_device
+    except ModuleNotFoundError as error:
+        raise Usage(f"timing needs {error.name}: install this package with its extra 'run'") from error
+    where = pick_device(device)
+    bare = benchmark.settings(net, batch, where, compiled=compiled)
+    with benchmark.with_pictures(bare, chosen, data) as s:
+        pictures = s.pictures.digest if data and s.pictures else "synthetic"
+        if then:
+            here, work = benchmark.environment.describe(where), benchmark.described(s, pictures)
+            results.refuse_unlike(here, work, chosen, then)
+        words = ["--net", s.net, "--batch", str(batch), "--rounds", str(rounds), "--device", device]
+        words += ["--data", "DIR"] * bool(data) + ["--compile"] * compiled
+        command = shlex.join(["repro", "bench", *names, *words])
+        click.echo(f"{s.net}, batch {batch}, fp32, on {where}; n = {rounds} rounds a case")
+        now = benchmark.measure(chosen, s, rounds=rounds, command=command, data=pictures, heard=_tell)
+    _tell_where(now)
+    if out:
+        from repro.store import write_atomically
+
+        write_atomically(out, results.dumped(now).encode())
+        click.echo(f"wrote {out}")
+    changed = results.changes(now, then) if then else []
+    for change in changed:
+        _tell_change(change)
+    worse = [change.name for change in changed if change.gross]
+    click.echo(_counts(now, changed, worse, against))
+    ctx.exit(NOT_DONE if names and now.not_measured else REFUTED if worse else DONE)
+
+
+def _known(name: str, known: Iterable[str], what: str) -> str:
+    if name not in known:
+        raise Usage(f"unknown {what} {name!r}{suggest(name, known)}; there are {', '.join(known)}")
+    return name
+
+
+def _tell(found: "Ran | Problem", name: str) -> None:
+    """Print a case as soon as it is timed."""
+    if isinstance(found, Problem):
+        click.echo(f"\n{name}: not measured: {found}")
+        return
+    from repro.bench import results
+
+    itself = results.again(found)
+    click.echo(f"\n{name}: {found.what}")
+    click.echo(f"  {'ours':<36} {_number(results.rate(found)):>12} {found.unit}/s")
+    click.echo(f"  {'  ours again over ours (the noise)':<36} {_interval(itself.value, itself.low, itself.high):>32}")
+    for peer in found.peers:
+        ratio = results.ratio(found, peer)
+        middle = statistics.median(found.rates[peer])
+        click.echo(f"  {peer:<36} {_number(middle):>12} {found.unit}/s")
+        click.echo(
+            f"  {'  ours over it':<36} {_interval(ratio.median, ratio.mean.low, ratio.mean.high):>32}  {ratio.word}"
+        )
+    share = f"{results.rate(found) / found.floor:.0%} of the serial roofline" if found.floor else found.no_floor
+    click.echo(f"  {share}")
+
+
+def _tell_where(run: "Run") -> None:
+    e = run.environment
+    device = e["device"] if e["device"] != "cpu" else e["cpu"]
+    load = f", load {' to '.join(format(value, 'g') for value in run.load)}" if run.load else ""
+    commit = f"{str(e['commit'])[:12]}{' with changes' if e['dirty'] else ''}"
+    click.echo(f"\n{device}; {e['cores']} cores, {e['threads']} threads{load}")
+    click.echo(
+        f"Python {e['python']}, torch {e['torch']}, torchvision {e['torchvision']}; commit {commit}\n{run.command}"
+    )
+
+
+def _tell_change(change: "Change") -> None:
+    i = change.ours
+    told = f"{change.word} (gross: below {change.limit:.3g})"
+    click.echo(f"{change.name}: ours now over then {_interval(i.value, i.low, i.high)}: {told}")
+    for peer, e in change.peers.items():
+        click.echo(f"  {peer} now over then {_interval(e.value, e.low, e.high)}")
+
+
+def _counts(now: "Run", changed: Sequence["Change"], worse: Sequence[str], against: Path | None) -> str:
+    """Return the last line: what was timed, and what came of the comparison."""
+    line = f"{len(now.cases)} timed, {len(now.not_measured)} not measured"
+    if against is None:
+        return line
+    told = f"grossly slower: {', '.join(worse)}" if worse else "none grossly slower"
+    return f"{line}; {len(changed)} compared with {against}, {told}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _number(value: float) -> str:
+    """Return four digits, whole ones kept."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"

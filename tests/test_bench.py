@@ -1,0 +1,446 @@
+import json
+import math
+import tempfile
+from itertools import groupby
+
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.stats import t as student
+
+from repro import environment
+from repro.bench import cases, floor, results, run, timing
+from repro.bench.plain import plain
+from repro.bench.results import BenchError, Ran, Run
+from repro.bench.timing import AGAIN, OURS, Side
+from repro.cli import main
+from repro.data import drawn
+from repro.models.alexnet import AlexNet, build, layers
+from repro.problem import Problem
+
+
+class World:
+    """A clock that only work moves: a call costs its seconds times ``slowdown`` of the time it is."""
+
+    def __init__(self, slowdown=lambda now: 1.0):
+        self.now, self.slowdown, self.log = 0.0, slowdown, []
+
+    def spend(self, seconds):
+        self.now += seconds * self.slowdown(self.now)
+
+    def side(self, name, seconds, units=1.0, first=0.0, **more):
+        called = []
+
+        def call():
+            self.log.append(name)
+            self.spend(seconds if called else seconds + first)
+            called.append(True)
+
+        return Side(name, call, units, **more)
+
+    def rates(self, sides, rounds, **more):
+        return timing.rates(sides, rounds, clock=lambda: self.now, **more)
+
+
+def test_rates_are_units_over_seconds_of_warm_slices():
+    world = World()
+    found = world.rates([world.side("a", 0.01, 128, first=50.0), world.side("b", 0.04, 128, first=50.0)], 3)
+    assert list(found) == [OURS, "b", AGAIN]
+    for name, rate in ((OURS, 12_800), ("b", 3_200), (AGAIN, 12_800)):
+        assert found[name] == pytest.approx([rate] * 3)
+
+
+def test_a_slice_is_long_enough_and_rounds_turn_about():
+    world = World()
+    sides = [world.side("a", 0.01), world.side("b", 2.0)]
+    found = world.rates(sides, 2, slice_s=0.5)
+    assert len(found[OURS]) == 2
+    runs = [(name, len(list(group))) for name, group in groupby(world.log)]
+    # behind the warm-up: a, b, a of the first round and a, b, a of the second, which goes backwards
+    assert [name for name, _ in runs[-5:]] == ["a", "b", "a", "b", "a"]
+    first, _, middle, _, last = (count for _, count in runs[-5:])
+    assert middle == 2 * last  # the end of one round and the start of the next lie side by side
+    assert 0.5 <= 0.01 * last < 1.0
+    assert first >= last
+
+
+def test_a_machine_that_slows_down_steadily_changes_no_ratio():
+    world = World(slowdown=lambda now: 1 + now / 20)
+    found = world.rates([world.side("a", 0.01), world.side("b", 0.01)], 8)
+    ran = Ran(name="x", what="", unit="", rates={k: tuple(v) for k, v in found.items()})
+    assert found[OURS][0] / found[OURS][-1] > 1.2  # it did slow down
+    assert results.ratio(ran, "b").mean.value == pytest.approx(1, abs=2e-3)
+    assert results.again(ran).value == pytest.approx(1, abs=2e-3)  # every other round goes backwards
+    assert results.noise(ran) > 1.01  # and yet the drift is in the noise
+
+
+def test_what_lies_around_the_clock_costs_nothing_and_a_device_is_waited_for():
+    world, queued = World(), []
+
+    def wait():
+        while queued:
+            world.spend(queued.pop())
+
+    # Calls return at once, the work comes later.
+    device = Side("a", lambda: queued.append(0.01), 1, before=lambda: queued.append(7))
+    around = world.side("b", 0.02, before=lambda: world.spend(3), after=lambda: world.spend(5))
+    found = world.rates([device, around], 2, wait=wait)
+    assert found[OURS] == pytest.approx([100, 100])
+    assert found["b"] == pytest.approx([50, 50])
+
+
+def test_a_clock_that_stands_still_does_not_hang():
+    with pytest.raises(ZeroDivisionError):
+        timing.rates([Side("a", timing.nothing, 1)], 1, clock=lambda: 0.0)
+
+
+def ran(ours=(100.0,) * 4, again=(100.0,) * 4, name="x", floor=None, foreign=(), **peers):
+    return Ran(name=name, what="w", unit="images", rates={OURS: ours, AGAIN: again, **peers}, floor=floor,
+               foreign=foreign)  # fmt: skip
+
+
+def a_run(*found, settings=None, where=None, not_measured=None):
+    return Run(
+        made="2026-01-01T00:00:00+00:00", command="repro bench", rounds=4, settings=settings or {"net": "n"},
+        environment=where or {"cpu": "c"}, load=(0.5,), cases=found, not_measured=not_measured or {},
+    )  # fmt: skip
+
+
+def test_ratio_is_students_interval_of_the_logarithms_and_the_rounds_median():
+    ours, again, peer = (100.0, 110.0, 90.0), (104.0, 100.0, 99.0), (50.0, 52.0, 40.0)
+    told = results.ratio(ran(ours, again, b=peer), "b")
+    logs = [math.log(math.sqrt(a * b) / c) for a, b, c in zip(ours, again, peer, strict=True)]
+    mean = sum(logs) / 3
+    half = student.ppf(0.95, 2) * math.sqrt(sum((x - mean) ** 2 for x in logs) / 2 / 3)
+    assert told.mean.n == (3,)
+    assert (told.mean.low, told.mean.value, told.mean.high) == pytest.approx(
+        (math.exp(mean - half), math.exp(mean), math.exp(mean + half))
+    )
+    assert told.median == pytest.approx(sorted(math.exp(x) for x in logs)[1])
+
+
+NOISY = (100.0, 106.0, 99.0, 103.0)
+
+
+@pytest.mark.parametrize(
+    ("peer", "word"),
+    [
+        ((50.0, 51.0, 49.0, 50.0), "faster"),
+        ((200.0, 201.0, 199.0, 200.0), "slower"),
+        ((101.0, 103.0, 100.5, 101.5), "no difference shown"),
+        ((94.0, 99.0, 93.5, 97.5), "not resolved"),  # 5% above 1, and the noise is 5%
+        ((50.0, 200.0, 80.0, 120.0), "not resolved"),
+    ],
+)
+def test_only_what_lies_beyond_the_noise_is_a_difference(peer, word):
+    case = ran((100.0,) * 4, NOISY, b=peer)
+    assert 1.03 < results.noise(case) < 1.06
+    assert results.ratio(case, "b").word == word
+
+
+def test_noise_is_never_below_one_and_counts_both_ways():
+    assert results.noise(ran()) == 1
+    up, down = ran(again=NOISY), ran(ours=NOISY, again=(100.0,) * 4)
+    assert results.noise(up) == pytest.approx(results.noise(down))
+
+
+STEADY = (100.0, 101.0, 99.0, 100.0)
+
+
+def times(factor, values=STEADY):
+    return tuple(factor * value for value in values)
+
+
+@pytest.mark.parametrize(
+    ("factor", "peer", "noisy", "gross"),
+    [
+        (0.5, 1.0, False, True),
+        (0.5, 0.5, False, False),  # what runs none of our code halved as well
+        (0.5, 2.0, False, True),
+        (0.93, 1.0, False, False),  # surely slower, not grossly
+        (0.85, 1.0, False, True),
+        (0.85, 1.0, True, False),  # less than three times the noise of the runs
+        (2.0, 1.0, False, False),
+        (1.0, 2.0, False, False),  # the peer alone became faster: ours did not become slower
+    ],
+)
+def test_gross_is_beyond_ten_per_cent_and_three_times_the_noise(factor, peer, noisy, gross):
+    again = NOISY if noisy else STEADY
+    then = ran(STEADY, again, b=STEADY, foreign=("b",))
+    now = ran(times(factor), times(factor, again), b=times(peer), foreign=("b",))
+    found = results.change(now, then)
+    assert found.gross is gross
+    assert found.ours.value == pytest.approx(factor)
+    assert found.peers["b"].value == pytest.approx(peer)
+    assert found.limit <= 0.9
+    assert ("the machine is" in found.word) is ((factor, peer) == (0.5, 0.5))
+
+
+def test_a_peer_that_runs_our_code_is_no_excuse():
+    then, now = ran(STEADY, STEADY, b=STEADY), ran(times(0.5), times(0.5), b=times(0.5))
+    assert results.change(now, then).gross
+
+
+def test_only_cases_of_both_runs_are_compared():
+    now, then = a_run(ran(name="a"), ran(name="b")), a_run(ran(name="b"), ran(name="c"))
+    assert [change.name for change in results.changes(now, then)] == ["b"]
+
+
+HERE = {key: f"{key} of ours" for key in results.MACHINE}
+
+
+@pytest.mark.parametrize("key", results.MACHINE)
+def test_another_machine_is_refused_by_name_and_both_values(key):
+    then = a_run(ran(), where=HERE | {key: "theirs"})
+    results.refuse_unlike(HERE, {"net": "n"}, ["x"], a_run(ran(), where=HERE))
+    with pytest.raises(BenchError, match=f"{key}: '{key} of ours' here, 'theirs' there"):
+        results.refuse_unlike(HERE, {"net": "n"}, ["x"], then)
+
+
+def test_other_work_is_refused():
+    with pytest.raises(BenchError, match="net: 'n' here, 'm' there"):
+        results.refuse_unlike(HERE, {"net": "n"}, ["x"], a_run(ran(), where=HERE, settings={"net": "m"}))
+    with pytest.raises(BenchError, match="the earlier run holds x"):
+        results.refuse_unlike(HERE, {"net": "n"}, ["y"], a_run(ran(), where=HERE))
+
+
+def test_the_keys_that_are_held_alike_are_keys_of_an_environment():
+    assert set(results.MACHINE) <= set(environment.describe(torch.device("cpu")))
+
+
+def test_a_file_holds_the_raw_rates_and_what_follows_from_them(tmp_path):
+    written = a_run(ran(b=(50.0,) * 4, foreign=("b",), floor=400.0), not_measured={"loader": "why"})
+    path = tmp_path / "run.json"
+    path.write_text(results.dumped(written))
+    assert results.load(path) == written
+    summary = json.loads(path.read_text())["summary"]["x"]
+    assert (summary["rate"], summary["of_floor"], summary["noise"]) == (100, 0.25, 1)
+    assert summary["ratios"]["b"]["median"] == 2
+    assert summary["ratios"]["b"]["word"] == "faster"
+
+
+GOOD = json.loads(results.dumped(a_run(ran())))
+RATES = GOOD["cases"][0]["rates"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("{", "not JSON"),
+        ("[]", "schema 1"),
+        (GOOD | {"schema": 2}, "schema 1"),
+        (GOOD | {"more": 1}, "unknown key"),
+        ({k: v for k, v in GOOD.items() if k != "cases"}, "cases: missing"),
+        (GOOD | {"cases": [GOOD["cases"][0] | {"rates": {OURS: [1.0, 1.0]}}]}, "lacks the rates of ours"),
+        (GOOD | {"cases": [GOOD["cases"][0] | {"rates": RATES | {"b": [1.0]}}]}, "as many of each side"),
+        (GOOD | {"cases": [GOOD["cases"][0] | {"rates": RATES | {"b": [1.0, 0.0, 1.0, 1.0]}}]}, "not above 0"),
+    ],
+)
+def test_a_file_that_is_no_run_is_one_line(tmp_path, content, said):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(BenchError, match=said) as error:
+        results.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def repro(tmp_path, monkeypatch):
+    """Run the command in an empty folder, with one kind of pictures and short slices."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+    def _repro(*args):
+        result = CliRunner().invoke(main, ["bench", *map(str, args)], prog_name="repro")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        assert not list((tmp_path / "temporary").glob("repro-bench-*"))
+        return result
+
+    return _repro
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Let a case be made of nothing, and have the rates that are asked for."""
+    table = {"step": {OURS: STEADY, AGAIN: STEADY, "plain torch": times(0.5)}}
+
+    def made(name):
+        def case(_settings, _stack):
+            sides = [Side(peer, timing.nothing, 1, foreign=True) for peer in table["step"] if peer != AGAIN]
+            return cases.Case("images", name, tuple(sides), no_floor="no floor")
+
+        return case
+
+    monkeypatch.setattr(cases, "CASES", {name: made(name) for name in results.CASES})
+    monkeypatch.setattr(run, "rates", lambda sides, rounds, **_: table["step"])
+    return table
+
+
+def test_ends_well_and_writes_the_run(repro, fake, tmp_path):
+    found = repro("step", "--json", "new/run.json")
+    assert found.exit_code == 0
+    assert "2.000 (" in found.output
+    assert "faster" in found.output
+    assert found.output.splitlines()[-1] == "1 timed, 0 not measured"
+    assert results.load(tmp_path / "new" / "run.json").cases[0].rates["plain torch"] == times(0.5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "said"), [(0.5, 1, "grossly slower: step"), (1.0, 0, "none grossly slower")]
+)
+def test_exit_code_and_last_line_tell_of_gross_slowing(repro, fake, factor, code, said):
+    assert repro("step", "--json", "old.json").exit_code == 0
+    fake["step"] |= {OURS: times(factor), AGAIN: times(factor)}
+    found = repro("step", "--against", "old.json")
+    assert found.exit_code == code
+    assert found.output.splitlines()[-1] == f"1 timed, 0 not measured; 1 compared with old.json, {said}"
+
+
+def test_another_machine_is_refused_before_anything_is_timed(repro, fake, tmp_path, monkeypatch):
+    assert repro("step", "--json", "old.json").exit_code == 0
+    old = json.loads((tmp_path / "old.json").read_text())
+    old["environment"]["torch"] = "1.0"
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    monkeypatch.setattr(run, "rates", None)
+    found = repro("step", "--against", "old.json")
+    assert found.exit_code == 2
+    assert "'1.0' there" in found.output
+    assert repro("step", "--batch", "8", "--against", "old.json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["stp"], "did you mean step?"),
+        (["--net", "alexnet32"], "did you mean alexnet-32?"),
+        (["--rounds", "1"], "--rounds"),
+        (["--batch", "0"], "--batch"),
+        (["--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        (["loader", "--data", "nowhere"], "nowhere"),
+        (["step", "--data", "."], "--data is for loader"),
+        (["lrn", "--compile"], "--compile is for step"),
+        (["--against", "nowhere.json"], "nowhere.json"),
+        (["loader", "--batch", "60"], "fewer than a batch"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2(repro, fake, monkeypatch, args, said):
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 20, "val": 4})
+    found = repro(*args)
+    assert found.exit_code == 2
+    assert said in found.output
+    assert len(found.output.strip().splitlines()) == 1
+
+
+def test_what_cannot_be_measured_is_told_and_fails_where_it_was_named(repro, fake, monkeypatch):
+    def lacking(_settings, _stack):
+        raise Problem("no DALI")
+
+    monkeypatch.setitem(cases.CASES, "loader", lacking)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 200, "val": 4})
+    named, all_ = repro("loader", "step"), repro()
+    assert (named.exit_code, all_.exit_code) == (3, 0)
+    assert "loader: not measured: no DALI" in named.output
+    assert named.output.splitlines()[-1] == "1 timed, 1 not measured"
+    assert all_.output.splitlines()[-1] == f"{len(results.CASES) - 1} timed, 1 not measured"
+
+
+def test_an_interrupt_leaves_nothing_half_written(repro, fake, monkeypatch, tmp_path):
+    closed = []
+
+    def stopped(_settings, stack):
+        stack.callback(closed.append, "loader")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cases.CASES, "loader", stopped)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 200, "val": 4})
+    assert repro("step", "loader", "--json", "run.json").exit_code == 130
+    assert closed == ["loader"]
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_the_list_is_the_table_of_cases(repro):
+    assert list(results.CASES) == list(cases.CASES)
+    listed = repro("--list")
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.output.splitlines()] == list(cases.CASES)
+
+
+@pytest.mark.parametrize("net", ["alexnet-32", "18pct"])  # alexnet is the same table, larger
+def test_the_plain_net_computes_the_same(net, one_thread):
+    s = cases.Settings(net, 2, torch.device("cpu"))
+    model = cases._model(s).double()
+    model.eval()  # dropout is chance
+    twin = plain(model)
+    assert not {type(m).__module__ for m in twin.modules()} & {"repro.models.normalization"}
+    x = torch.randn(2, 3, results.NETS[net].crop, results.NETS[net].crop, dtype=torch.float64) * 60
+    ours, theirs = model(x), twin(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for own, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-7, atol=1e-12 * float(own.grad.abs().max() + 1))
+
+
+def test_floor_of_the_published_net():
+    """Worked out by hand from the shapes of section 3.5, two towers."""
+    with torch.device("meta"):
+        count = floor.counts(build(layers(AlexNet())), 224)
+    lrn = 55 * 55 * 96 + 27 * 27 * 256
+    convs = 55 * 55 * 96 + 27 * 27 * 256 + 13 * 13 * (384 + 384 + 256)
+    pools = 27 * 27 * 96 + 13 * 13 * 256 + 6 * 6 * 256
+    assert count.normalised == lrn
+    assert count.values == 3 * 224 * 224 + convs + lrn + pools + 4096 + 4096 + 1000
+    assert count.parameters == 60_965_224
+    assert count.first == 55 * 55 * 96 * 363
+    assert count.macs == pytest.approx(724.4e6, rel=1e-3)
+    work = floor.step(count, 128)
+    assert work.flop / 128 == pytest.approx(4.136e9, rel=1e-3)
+    assert work.bytes_ == 4 * (128 * (6 * count.values + 5 * lrn) + 8 * count.parameters)
+    assert floor.Work(6.0, 10.0).seconds(floor.Peak(2.0, 5.0)) == 5
+
+
+def test_no_floor_is_told_of_a_device_without_one():
+    s = cases.Settings("alexnet-32", 8, torch.device("cpu"))
+    assert cases._floor(s, floor.Work(1.0, 1.0)) == (None, "no floor known for this device")
+
+
+PEERS = {
+    "step": ["plain torch"],
+    "evaluation": ["plain torch"],
+    "lrn": ["nn.LocalResponseNorm"],
+    "optimizer": ["torch's SGD, foreach"],
+    "loader": ["resident", "torchvision"],
+    "loader-and-step": ["the step alone", "plain torch, DataLoader"],
+    "start": ["import click"],
+}
+
+
+def test_every_case_runs(repro, monkeypatch, tmp_path, one_thread):
+    pytest.importorskip("nvidia.dali")
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 64, "val": 8})
+    monkeypatch.setattr(cases, "SETTLE_S", 0.0)
+    real = run.rates
+    monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
+    found = repro("--batch", 8, "--rounds", 2, "--device", "cpu", "--json", "run.json")
+    assert found.exit_code == 0, found.output
+    told = results.load(tmp_path / "run.json")
+    assert {ran.name: list(ran.peers) for ran in told.cases} == PEERS
+    assert told.environment["threads"] == 1
+    assert told.command == "repro bench --net alexnet-32 --batch 8 --rounds 2 --device cpu"
+    again = repro("step", "--batch", 8, "--rounds", 2, "--device", "cpu", "--against", "run.json")
+    assert again.exit_code in (0, 1)  # two rounds of a millisecond say nothing of the speed
+    assert "1 compared with run.json" in again.output
+
+
+def test_without_dali_the_loaders_are_told_as_not_measured(repro, monkeypatch):
+    def refuse(*_args, **_more):
+        raise Problem("the loader 'dali' needs NVIDIA DALI")
+
+    monkeypatch.setattr(cases, "make", refuse)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 8, "val": 8})
+    found = repro("loader", "--batch", 8, "--device", "cpu")
+    assert found.exit_code == 3
+    assert "loader: not measured: the loader 'dali' needs NVIDIA DALI" in found.output
