@@ -371,11 +371,9 @@ def stamp(root: Path) -> str:
     return files.stamp(iter([*_records(root), *sorted((root / "plans").glob("*.json"))]))
 
 
-EVIDENCE = (
-    "trials/*/record.json", "trials/*/curve.csv", "trials/*/looked.npz", "trials/*/pictures.npz", "plans/*.json",
-    "bands/*.json",
-)  # fmt: skip
-"""Files of a store that a report shows."""
+SHOWN = ("record.json", "curve.csv", "looked.npz", "pictures.npz")
+EVIDENCE = (*(f"trials/*/{name}" for name in SHOWN), "plans/*.json", "bands/*.json")
+"""What a report shows."""
 
 
 def evidence_digest(root: Path) -> str:
