@@ -81,7 +81,7 @@ def measured(seed: int, device: str) -> Iterator[tuple[str, float]]:
         net="19pct", activation="relu", dataset="embedded", protocol="modern", max_epochs=30.0, rates=(rate,) * 3
     )
     net = final_error.Parameters(
-        dataset="embedded", protocol="modern", net="alexnet-32", stored=32, crop=28, batch=32, rate=0.05, epochs=4.0,
+        dataset="embedded", protocol="modern", net="alexnet-32", stored=32, crop=28, batch=32, rate=0.01, epochs=4.0,
         dropout=False, crops=False, colour=False,  # so that four epochs learn something
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
