@@ -12,7 +12,7 @@ health = pytest.importorskip("repro.health", reason="trains: needs the extra 'ru
 
 
 def test_a_fresh_seed_trains_as_the_reference_did():
-    """The gate: two nets on embedded pictures, within the 99% interval of eight stored runs each."""
+    """The gate: two nets on embedded pictures, within the 99% interval of nine stored runs each."""
     result = CliRunner().invoke(cli.main, ["doctor", "--health"])
     found = [line for line in result.stdout.splitlines() if "runs of the reference" in line]
     assert len(found) == 2
@@ -61,10 +61,10 @@ def test_a_reference_that_cannot_be_read_is_one_clear_line(tmp_path, monkeypatch
     path.write_text(content)
     monkeypatch.setattr(health, "REFERENCE", path)
     with pytest.raises(health.HealthError, match="not a usable reference"):
-        next(health.check(200))
+        next(health.check(300))
 
 
 def test_a_run_that_does_not_get_there_is_told(monkeypatch):
     monkeypatch.setattr(health.measure, "measure", lambda *_: type("T", (), {"status": "censored", "message": "no"}))
     with pytest.raises(health.HealthError, match="ended as censored: no"):
-        next(health.check(200))
+        next(health.check(300))

@@ -251,6 +251,7 @@ def test_nothing_is_fetched_unasked(tmp_path: Path, offline: list[Any]) -> None:
 def test_the_page_asks_for_nothing(tmp_path: Path) -> None:
     """The report holds all it shows: no address in it is loaded by a browser that opens it."""
     page = tmp_path / "page.html"
+    (tmp_path / "runs").mkdir()
     CliRunner().invoke(main, ["report", "--html", str(page), "--store", str(tmp_path / "runs")])
     html = page.read_text(encoding="utf-8").lower()
     for door in ('src="http', "src='http", "src=//", "@import", 'rel="stylesheet"', "url(http"):
