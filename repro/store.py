@@ -223,8 +223,8 @@ def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
     path = folder(root, identity) / "curve.csv"
     try:
         rows = csv.DictReader(io.StringIO(files.read(path).decode(), newline=""))
-        if rows.fieldnames and "epochs" not in rows.fieldnames:
-            raise ValueError("it has no column of epochs")
+        if len(rows.fieldnames or ("", "")) < 2:
+            raise ValueError("it has no columns")
         return [{name: float(value) for name, value in row.items()} for row in rows]
     except FileNotFoundError:
         return []

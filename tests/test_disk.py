@@ -89,6 +89,7 @@ def test_a_full_disk_is_told_and_keeps_what_is_finished(disk: Path, tmp_path: Pa
 def test_a_read_only_store_is_told(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running needs to write and says so in a line with exit code 2 or 3; listing and reporting need not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(disk / "cache"))
+    (disk / "runs").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for command, codes in ((["run", "claim", "parameters"], (2, 3)), (["list"], (0,)), (["report", "--json"], (0,))):
         result = CliRunner().invoke(main, [*command, "--store", str(disk / "runs")])

@@ -705,7 +705,7 @@ def test_verify_names_what_is_wrong(repro, source, tmp_path):
         (["prepare", "source", "out", "--jobs", "x"], "Invalid value for '--jobs'"),
         (["verify", "source"], "not prepared: run `repro data prepare SOURCE OUT`"),
         (["stats", "nowhere"], "not prepared: run `repro data prepare SOURCE OUT`"),
-        (["verifi", "source"], "No such command 'verifi'"),
+        (["verifi", "source"], "no command 'verifi' (did you mean verify?)"),
     ],
 )
 def test_wrong_use_is_one_line(repro, source, tmp_path, monkeypatch, arguments, words):

@@ -7,6 +7,7 @@ KIND is one of claim, record, plan, curve, manifest, state; good files of it are
 what it finds. It ends with a crash file where a promise of ``targets`` is broken.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main() -> None:
     """Fuzz the target that is named first on the command line."""
     if len(sys.argv) < 3 or sys.argv[1] not in targets.TARGETS:
         sys.exit(f"usage: fuzz.py KIND FOLDER [options of libFuzzer]; KIND is one of {', '.join(targets.TARGETS)}")
+    logging.getLogger("repro").setLevel(logging.ERROR)  # what is set aside is told; here thousands are
     kind, folder = sys.argv[1], Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate([*targets.corpus(kind), *targets.NASTY]):

@@ -5,7 +5,6 @@ the promise is broken.
 """
 
 import json
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ from repro.spec import SpecError
 from repro.store import StoreError
 from repro.training import checkpoint
 
-logging.getLogger("repro").setLevel(logging.ERROR)  # what is set aside is told; here thousands are
 PLACE = Path(tempfile.mkdtemp(prefix="repro-fuzz-"))
 REPORTS = default_claims().parent / "reports"
 MADE = store.Trial(
