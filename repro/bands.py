@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from repro.frozen import Frozen, faults_in
 from repro.spec import Claim, Expectation, band_text, name_text, published_text
-from repro.store import SCHEMA, Frozen, StoreError, faults_in, write_atomically
+from repro.store import SCHEMA, StoreError, write_atomically
 
 
 class Bands(Frozen):

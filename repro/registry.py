@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from repro import experiments
 from repro.folders import claim_files
+from repro.frozen import faults_in, key_path
 from repro.problem import suggest
 from repro.spec import STATEMENTS, Claim, ClaimFile, ClaimKeys, Condition, ConditionKeys, SpecError
-from repro.store import faults_in, key_path
 
 
 def load_claim(path: Path) -> Claim:

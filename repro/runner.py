@@ -22,10 +22,11 @@ from repro import experiments, measure
 from repro.data import DataError
 from repro.environment import describe
 from repro.experiments import Planned
+from repro.frozen import Frozen
 from repro.measure import Data, Monitor, Place, Task, together
 from repro.problem import Problem
 from repro.spec import Condition
-from repro.store import Frozen, StoreError, Trial, TrialSpec, locked, recall, save
+from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
 from repro.training import parallel
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from repro.frozen import Frozen
 from repro.problem import Problem
-from repro.store import Frozen
 
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
 Scale = Literal["static", "paper", "reduced", "smoke"]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from pydantic import Field, JsonValue, ValidationError
 
 from repro.bench.timing import AGAIN, OURS
+from repro.frozen import Frozen, faults_in
 from repro.problem import Problem
 from repro.stats import Estimate, log_sample, mean_interval, ratio_interval
-from repro.store import Frozen, faults_in
 
 SCHEMA = 1
 CONFIDENCE = 0.9

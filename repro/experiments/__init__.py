@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from repro.store import Frozen, Trial, TrialSpec
+from repro.frozen import Frozen
+from repro.store import Trial, TrialSpec
 
 
 class Planned(NamedTuple):

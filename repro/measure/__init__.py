@@ -11,7 +11,8 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from repro.store import Frozen, Trial, TrialSpec
+from repro.frozen import Frozen
+from repro.store import Trial, TrialSpec
 from repro.training.parallel import ALONE, Team
 
 

@@ -8,9 +8,10 @@ import torch
 
 from repro import experiments, measure
 from repro.data import DataError
+from repro.frozen import Frozen
 from repro.measure import Monitor, Place
 from repro.problem import DONE, INTERRUPTED, Problem
-from repro.store import Frozen, TrialSpec
+from repro.store import TrialSpec
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team, Told
 from repro.training.passes import Unfit, refuse
