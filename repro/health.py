@@ -20,9 +20,9 @@ from pydantic import Field, JsonValue
 from repro import environment, measure, store
 from repro.experiments import epochs_to, final_error
 from repro.frozen import Frozen
+from repro.judging.stats import Estimate, prediction_interval, sample
 from repro.measure import Monitor, Place, Task
 from repro.problem import Problem
-from repro.stats import Estimate, prediction_interval, sample
 from repro.store import TrialSpec
 
 REFERENCE = Path(__file__).with_name("health.json")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from repro import bands, store
+from repro import store
+from repro.judging import bands
 from repro.store import StoreError, Trial
 
 

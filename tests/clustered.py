@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from repro import cluster, measure, registry, remote, runner, store
+from repro import measure, registry, store
 from repro.cli import main
 from repro.data import embedded
 from repro.experiments import final_error
@@ -27,6 +27,7 @@ from repro.folders import default_claims
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
 from repro.measure import final_error as measure_final_error
+from repro.running import cluster, remote, runner
 from repro.store import Trial
 
 CLAIM = "dropout-overfitting"

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro import runner, store
+from repro import store
 from repro.data import Dataset, drawn, embedded
 from repro.experiments import epochs_to, final_error, probe
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
 from repro.measure import epochs_to as measure_epochs_to
 from repro.measure import final_error as measure_final_error
+from repro.running import runner
 
 CPU = torch.device("cpu")
 SMALL = {

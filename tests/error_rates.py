@@ -8,7 +8,7 @@ from importlib import metadata
 from scipy.stats import binomtest
 from worlds import SHARES, World, difference_worlds, failed_worlds, most, other_worlds, simulate, stopped, wrong
 
-from repro.power import chances
+from repro.judging.power import chances
 
 REPETITIONS = 2000
 
@@ -70,7 +70,7 @@ How to read it:
   band (0.7, 2.1, 36.2, 38.8, 4, 9) both `REPRODUCED` and `NOT_REPRODUCED` are; each is to come out at most 5 times in
   100.
 - *covers*: how often the 90% interval held the truth. *computed*: the chances of `REPRODUCED` and `NOT_REPRODUCED` by
-  `repro.power`, which simulates nothing; the two ways should agree.
+  `repro.judging.power`, which simulates nothing; the two ways should agree.
 - {repetitions} claims tell a rate of 5% as {low:.1f} to {high:.1f} in 19 rows of 20. The tests let it show as
   {most:.1f} at most, which chance alone passes once in a million rows.
 

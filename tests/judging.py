@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from repro.experiments import epochs_to
-from repro.judge import Verdict, judge
+from repro.judging.judge import Verdict, judge
 from repro.spec import Claim, Condition, Expectation, Source
 from repro.store import Measurement, Trial, TrialSpec
 

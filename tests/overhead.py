@@ -17,9 +17,10 @@ from typing import Any
 import clustered
 import torch
 
-from repro import cluster, measure, registry, runner, store
+from repro import measure, registry, store
 from repro.folders import default_claims
 from repro.measure import Monitor, Task
+from repro.running import cluster, runner
 from repro.store import Trial
 
 

@@ -2,7 +2,7 @@
 
     python tests/simulation.py TRIALS GPUS HOURS_TO_DEATH SEED STORE
 
-Everything that chooses the next trial and takes in how one came back is the harness's own (``repro.work``, the
+Everything that chooses the next trial and takes in how one came back is the harness's own (``repro.running.work``, the
 experiment ``final-error``, the store); only the workers and the clock are made up. A trial takes 2 h on average
 (lognormal, sigma 0.5), a GPU dies at random and is back half an hour later, a trial's state is kept every 60 s, one
 trial in a thousand fails. Printed is a line of JSON.
@@ -21,9 +21,9 @@ from typing import Any
 
 from repro import store
 from repro.experiments import Planned, final_error
-from repro.forecast import makespan
+from repro.planning.forecast import makespan
+from repro.running.work import Gone, Outcome, Result, Silent, Work, drive
 from repro.store import Trial
-from repro.work import Gone, Outcome, Result, Silent, Work, drive
 
 MEAN_S, SIGMA = 7200.0, 0.5
 BACK_S = 1800.0

@@ -3,8 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
-from repro import bands, folders, publishing, registry, store
+from repro import folders, publishing, registry, store
 from repro.cli import main
+from repro.judging import bands
 from repro.store import StoreError, Trial, TrialSpec
 
 SOURCE = folders.default_claims()

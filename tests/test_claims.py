@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from repro import experiments, plan
+from repro import experiments
 from repro.folders import claim_files, default_claims
+from repro.planning import plan
 from repro.registry import load_claim, load_registry
 from repro.release import FACTS
 from repro.spec import STATEMENTS

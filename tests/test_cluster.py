@@ -83,7 +83,7 @@ def test_a_cluster_that_makes_no_sense_is_refused(name: str) -> None:
 
 def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "repro.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "repro.running.cluster", raising=False)
     options = ["--on", "ray", "--store", str(tmp_path)]
     found = CliRunner().invoke(main, ["run", "claim", "lrn-error", *options])
     assert found.exit_code == 2

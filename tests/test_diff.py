@@ -6,9 +6,10 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from repro import diff, experiments, folders, registry, store
+from repro import experiments, folders, registry, store
 from repro.cli import main
-from repro.stats import contrast_interval, sample
+from repro.judging import diff
+from repro.judging.stats import contrast_interval, sample
 from repro.store import Measurement, Trial
 
 CLAIM = registry.load_claim(folders.default_claims() / "lrn-error.toml")

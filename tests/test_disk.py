@@ -16,10 +16,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from repro import files, measure, runner, store
+from repro import files, measure, store
 from repro.cli import main
 from repro.experiments import final_error
 from repro.measure import Monitor, Task
+from repro.running import runner
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 from repro.training import checkpoint
 from repro.training.loop import Interrupted

@@ -7,7 +7,7 @@ import pytest
 
 from repro.experiments import Planned, final_error, probe, throughput
 from repro.folders import default_claims
-from repro.judge import Verdict, judge
+from repro.judging.judge import Verdict, judge
 from repro.registry import load_claim
 from repro.spec import Claim
 from repro.store import Measurement, Trial, TrialSpec

@@ -6,9 +6,10 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from repro import experiments, folders, forecast, registry, reuse, store
+from repro import experiments, folders, registry, store
 from repro.cli import main
-from repro.forecast import Machines, fit, left, makespan
+from repro.planning import forecast, reuse
+from repro.planning.forecast import Machines, fit, left, makespan
 from repro.store import Measurement, Trial
 
 REGISTRY = registry.load_registry(folders.default_claims())

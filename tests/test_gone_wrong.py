@@ -12,11 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from repro import measure, runner, store
+from repro import measure, store
 from repro.cli import main
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
+from repro.running import runner
 from repro.store import Trial, TrialSpec
 from repro.training import loop
 from repro.training.loop import Hung, Recent, timely

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from repro import cli
-from repro.stats import prediction_interval, sample
+from repro.judging.stats import prediction_interval, sample
 
 health = pytest.importorskip("repro.health", reason="trains: needs the extra 'run'")
 

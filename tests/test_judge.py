@@ -31,8 +31,8 @@ from judging import (
 )  # fmt: skip
 
 from repro.experiments import epochs_to
-from repro.judge import PRECEDENCE, judge, judge_all
-from repro.rules import ALPHA
+from repro.judging.judge import PRECEDENCE, judge, judge_all
+from repro.judging.rules import ALPHA
 from repro.spec import Outcome
 
 # expectation, centre and log spread of tanh (relu is at 10), outcome, what the reason must say

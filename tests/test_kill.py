@@ -12,11 +12,12 @@ import crash
 import pytest
 import torch
 
-from repro import measure, runner, store
+from repro import measure, store
 from repro.data import Dataset
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
+from repro.running import runner
 from repro.store import Trial
 from repro.training.loop import Interrupted
 
@@ -160,7 +161,8 @@ def test_a_trial_that_another_process_ends_is_not_run_again(tmp_path: Path, monk
 
 TOLD = """
 import os, sys
-from repro import measure, runner
+from repro import measure
+from repro.running import runner
 real = measure.measure
 def told(task, data, monitor):
     with open(sys.argv[1], "a") as file:

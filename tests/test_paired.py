@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from repro import experiments, folders, judge, paired, registry, store
+from repro import experiments, folders, registry, store
+from repro.judging import judge, paired
 from repro.store import Measurement, Trial
 
 CLAIM = registry.load_claim(folders.default_claims() / "lrn-error.toml")

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from click.testing import CliRunner
 from torch import Tensor
 
-from repro import measure, runner, store
+from repro import measure, store
 from repro.cli import main
 from repro.data import drawn
 from repro.experiments import final_error
 from repro.experiments.final_error import Parameters
-from repro.judge import judge
+from repro.judging.judge import judge
 from repro.loading import Job, draw, rows
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task, together
@@ -32,6 +32,7 @@ from repro.measure.final_error import Run
 from repro.measure.member import Network
 from repro.models.nets import network
 from repro.problem import Problem
+from repro.running import runner
 from repro.training import parallel, ranks
 from repro.training.loop import Interrupted, train
 from repro.training.parallel import ALONE, Team, asked_for, part

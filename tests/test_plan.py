@@ -1,7 +1,7 @@
 import pytest
 
-from repro import plan
 from repro.folders import default_claims
+from repro.planning import plan
 from repro.registry import load_claim
 from repro.spec import SpecError
 from repro.store import Measurement, Trial, TrialSpec

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import LRN, RELU, TOP1, World, errors, simulate, times
 
-from repro.power import Chances, chances, required_n
+from repro.judging.power import Chances, chances, required_n
 from repro.spec import Expectation
 
 REPETITIONS = 500

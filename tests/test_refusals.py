@@ -10,7 +10,7 @@ from judging import ABOVE, HERE, RATES, RELU, claim, scored, spec, spread, trial
 
 from repro.experiments import final_error, throughput
 from repro.folders import default_claims
-from repro.judge import judge, judge_all, records
+from repro.judging.judge import judge, judge_all, records
 from repro.registry import load_claim
 from repro.spec import Claim
 from repro.store import Measurement, Trial

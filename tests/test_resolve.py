@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from repro import experiments, folders, registry, resolve
+from repro import experiments, folders, registry
+from repro.judging import resolve
 from repro.store import Measurement, Trial
 
 REGISTRY = registry.load_registry(folders.default_claims())

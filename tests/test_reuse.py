@@ -3,8 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
-from repro import experiments, folders, registry, reuse, store
+from repro import experiments, folders, registry, store
 from repro.cli import main
+from repro.planning import reuse
 from repro.store import Measurement, Trial, TrialSpec
 
 LRN = registry.load_claim(folders.default_claims() / "lrn-error.toml")

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import simulation
 
-from repro import store, work
+from repro import store
 from repro.experiments import Planned
+from repro.running import work
+from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Result, Silent, Work, drive
 from repro.store import Trial
-from repro.work import TRIES, Elsewhere, Gone, Outcome, Result, Silent, Work, drive
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.stats import (
+from repro.judging.stats import (
     Estimate,
     Sample,
     difference_interval,

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro import plan
 from repro.data import embedded
 from repro.experiments import throughput
 from repro.folders import default_claims
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task, measure
+from repro.planning import plan
 from repro.registry import load_claim
 from repro.store import load_curve
 

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro import runner
 from repro.data import embedded
 from repro.experiments import throughput
 from repro.loading import Window
@@ -27,6 +26,7 @@ from repro.measure import Monitor, Task, measure
 from repro.measure.throughput import _crossed, _refuse_unlike_batches
 from repro.models.alexnet import AlexNet, build, initialise, layers
 from repro.models.two_gpu import Link, crossings, half, tower
+from repro.running import runner
 from repro.spec import Condition
 from repro.store import load
 from repro.training import ranks

@@ -25,12 +25,12 @@ from worlds import (
     wrong,
 )  # fmt: skip
 
-from repro.judge import judge
+from repro.judging.judge import judge
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"
 REPETITIONS = 400
 WELCH = 0.054
-"""Where two arms of three seeds have unlike spreads, Welch's test at 5% may go to this (computed, repro.power)."""
+"""Where two arms of three seeds have unlike spreads, Welch's test at 5% may go to this (by repro.judging.power)."""
 
 EDGES = [
     *difference_worlds(sds=(0.1, 0.35, 0.5), ns=(3, 5))[12:24],  # the two edges of the band

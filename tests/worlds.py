@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import binom
 
 from repro.experiments import epochs_to, final_error
-from repro.judge import Verdict, judge
-from repro.rules import ALPHA
+from repro.judging.judge import Verdict, judge
+from repro.judging.rules import ALPHA
 from repro.spec import Claim, Condition, Expectation, Source
 from repro.store import Measurement, Trial, TrialSpec
 

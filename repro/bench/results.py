@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from repro.bench.timing import AGAIN, OURS
 from repro.frozen import Frozen, faults_in
+from repro.judging.stats import Estimate, log_sample, mean_interval, ratio_interval
 from repro.problem import Problem
-from repro.stats import Estimate, log_sample, mean_interval, ratio_interval
 
 SCHEMA = 1
 CONFIDENCE = 0.9

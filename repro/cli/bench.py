@@ -61,7 +61,7 @@ def bench(
     then = results.load(against) if against else None
     try:
         from repro.bench import run as benchmark
-        from repro.runner import pick_device
+        from repro.running.runner import pick_device
     except ModuleNotFoundError as error:
         raise Usage(f"timing needs {error.name}: install this package with its extra 'run'") from error
     where = pick_device(device)

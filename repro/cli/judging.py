@@ -49,8 +49,8 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
 @click.pass_context
 def diff(ctx: click.Context, /, old: Path, new: Path, claims: Path | None) -> None:
     """Set two stores side by side: which verdicts changed, and whether estimates differ by more than chance."""
-    from repro import diff as differences
     from repro import registry, store
+    from repro.judging import diff as differences
     from repro.report import changes
     from repro.report.console import terminal
 

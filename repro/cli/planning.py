@@ -33,9 +33,10 @@ def plan(
 
     Unless --scale or --condition says otherwise: every condition of the claims named, or all of paper and reduced.
     """
-    from repro import forecast, registry, reuse
-    from repro import plan as planning
+    from repro import registry
     from repro import store as stores
+    from repro.planning import forecast, reuse
+    from repro.planning import plan as planning
     from repro.report import plans
     from repro.report.console import terminal
 
@@ -85,8 +86,9 @@ def plan(
 @claims_option
 def explain(trial: str, store: Path, claims: Path | None) -> None:
     """Say why a trial on disk is used again, gone on with, or stale; TRIAL is the start of its digest."""
-    from repro import registry, reuse
+    from repro import registry
     from repro import store as stores
+    from repro.planning import reuse
 
     found, problems = stores.load(store)
     hidden = [problem for problem in problems if f"/{trial}" in problem]

@@ -12,7 +12,7 @@ from repro.cli.options import claim_named, claims_option, data_option, registry_
 from repro.problem import NOTHING
 
 if TYPE_CHECKING:
-    from repro.plan import Choice
+    from repro.planning.plan import Choice
     from repro.spec import Claim
 
 
@@ -72,7 +72,8 @@ def runclaim_named(
     ctx: click.Context, /, ids: Sequence[str], condition: str | None, claims: Path | None, **options: Any
 ) -> None:
     """Run the trials of one or more claims, and judge them."""
-    from repro import plan, session
+    from repro.planning import plan
+    from repro.running import session
 
     directory = registry_folder(claims)
     found = [claim_named(directory, id_) for id_ in dict.fromkeys(ids)]
@@ -88,7 +89,9 @@ def runclaim_named(
 @click.pass_context
 def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **options: Any) -> None:
     """Run every claim of the registry: what fits, or every condition of one scale."""
-    from repro import plan, registry, session
+    from repro import registry
+    from repro.planning import plan
+    from repro.running import session
 
     found = list(registry.load_registry(registry_folder(claims)).values())
     wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from repro.diff import Change, Row
+from repro.judging.diff import Change, Row
+from repro.judging.stats import Estimate
 from repro.report.console import outcome
 from repro.spec import number_text
-from repro.stats import Estimate
 
 
 def table(rows: Sequence[Row]) -> Table:

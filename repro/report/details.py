@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from repro import plan
+from repro.planning import plan
 from repro.report import tables
 from repro.report.console import outcome
 from repro.spec import Claim

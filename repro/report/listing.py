@@ -48,7 +48,7 @@ def rows(claims: Path, store: Path) -> list[Row]:
 
 
 def _rows(claims: Path, store: Path) -> list[Row]:
-    from repro import plan  # here: they load the types of a whole registry
+    from repro.planning import plan  # here: they load the types of a whole registry
     from repro.registry import load_registry
     from repro.report import summary
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from repro import resolve
-from repro.forecast import Fit, Left, Machines, makespan
-from repro.plan import duration
+from repro.judging import resolve
+from repro.planning.forecast import Fit, Left, Machines, makespan
+from repro.planning.plan import duration
 from repro.spec import Claim
 from repro.store import Trial
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, bands, experiments, paired, resolve, store
+from repro import __version__, experiments, store
 from repro.experiments import Observed
 from repro.folders import DATA
-from repro.judge import Judged, Verdict, judge, judge_all, records
+from repro.judging import bands, paired, resolve
+from repro.judging.judge import Judged, Verdict, judge, judge_all, records
 from repro.source import code_digest
 from repro.spec import (
     Claim,

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from repro.experiments import final_error
-from repro.judge import judge_all, records
+from repro.judging.judge import judge_all, records
 from repro.spec import Claim, Condition, Expectation, Source
 from repro.store import Measurement, Trial
 

@@ -15,11 +15,12 @@ import torch
 from ray.exceptions import RayError
 
 import repro
-from repro import measure, runner
+from repro import measure
 from repro.files import read, write_atomically
 from repro.measure import Monitor, Place, Task
 from repro.problem import Problem
-from repro.runner import Interrupted
+from repro.running import runner
+from repro.running.runner import Interrupted
 from repro.store import Trial, folder, recall
 from repro.training import checkpoint
 

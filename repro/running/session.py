@@ -7,8 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from repro import bands, plan
-from repro.plan import Choice
+from repro.judging import bands
+from repro.planning import plan
+from repro.planning.plan import Choice
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
 from repro.report import summary, tables
 from repro.report.console import terminal
@@ -101,7 +102,7 @@ def _run(
 def _runner() -> Any:
     """Return the half that needs torch, or say how to get it."""
     try:
-        from repro import runner
+        from repro.running import runner
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
             raise Problem(f"running trials needs {error.name}: install this package with its extra 'run'") from error
@@ -112,7 +113,7 @@ def _runner() -> Any:
 def _cluster() -> Any:
     """Return what runs trials on a cluster, or say how to get it."""
     try:
-        from repro import cluster
+        from repro.running import cluster
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "ray":
             raise Problem("--on needs Ray: install this package with its extra 'ray'") from error

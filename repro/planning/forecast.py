@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import experiments, plan, reuse
-from repro.plan import IMAGES
+from repro import experiments
+from repro.planning import plan, reuse
+from repro.planning.plan import IMAGES
 from repro.spec import Claim, Condition
 from repro.store import Trial
 

@@ -2,8 +2,8 @@
 
 import math
 
+from repro.judging.stats import Estimate
 from repro.spec import Expectation, Outcome, band_text, number_text, published_text
-from repro.stats import Estimate
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
 LOOSELY = "though not at the stricter level at which several expectations together are refuted"

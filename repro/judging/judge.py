@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed
-from repro.rules import ALPHA, describe, known, outcome, trend
-from repro.spec import Claim, Condition, Expectation, Outcome, expectations, name_text
-from repro.stats import (
+from repro.judging.rules import ALPHA, describe, known, outcome, trend
+from repro.judging.stats import (
     Estimate,
     Sample,
     difference_interval,
@@ -19,6 +18,7 @@ from repro.stats import (
     ratio_interval,
     sample,
 )  # fmt: skip
+from repro.spec import Claim, Condition, Expectation, Outcome, expectations, name_text
 from repro.store import Trial
 
 SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched

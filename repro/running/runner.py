@@ -25,13 +25,13 @@ from repro.experiments import Planned
 from repro.frozen import Frozen
 from repro.measure import Data, Monitor, Place, Task, together
 from repro.problem import Problem
+from repro.running.work import Elsewhere, Observer, Outcome, Pool, Result, Silent, Work, drive
 from repro.spec import Condition
 from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
 from repro.training import parallel
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
 from repro.training.ranks import leave_with_parent
-from repro.work import Elsewhere, Observer, Outcome, Pool, Result, Silent, Work, drive
 
 __all__ = [
     "DataError", "DeviceError", "Interrupted", "Lost", "Observer", "Place", "Result", "follow", "joined", "pick_device",

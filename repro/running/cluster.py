@@ -22,14 +22,14 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import repro
-from repro import runner
 from repro.experiments import Planned
 from repro.measure import Task
 from repro.problem import Problem
-from repro.remote import STATE, Order, files_in, first_line, measure_there, put
-from repro.runner import DeviceError, Source
+from repro.running import runner
+from repro.running.remote import STATE, Order, files_in, first_line, measure_there, put
+from repro.running.runner import DeviceError, Source
+from repro.running.work import Elsewhere, Gone, Observer, Outcome
 from repro.store import Trial, TrialSpec, folder, locked, recall
-from repro.work import Elsewhere, Gone, Observer, Outcome
 
 LOOK_S = 0.5  # between two looks of the process at home at what came back and what was told
 POLL_S = 1.0  # between two calls of a worker at the desk, with up to CALLERS of them

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from repro import experiments
-from repro.power import chances, required_n
+from repro.judging.power import chances, required_n
+from repro.judging.stats import log_sample, proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations, name_text
-from repro.stats import log_sample, proportion_interval, sample
 from repro.store import Trial
 
 TEST_IMAGES = {

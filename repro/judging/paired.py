@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from repro import files, store
 from repro.experiments import Observation, Observed
+from repro.judging.stats import Estimate, paired_difference
 from repro.spec import Expectation
-from repro.stats import Estimate, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np

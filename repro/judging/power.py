@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from repro.rules import ALPHA
+from repro.judging.rules import ALPHA
 from repro.spec import Expectation
 
 NODES = 64
@@ -104,6 +104,6 @@ def _widths(sds: tuple[float, ...], n: int, alpha: float, together: int, floor: 
     else:
         of, over = parts[0][:, None], parts[1][None, :]
         total, weights = of + over, np.outer(weight, weight) / 4
-        degrees = total**2 * (n - 1) / (of**2 + over**2)  # Satterthwaite's, as in repro.stats
+        degrees = total**2 * (n - 1) / (of**2 + over**2)  # Satterthwaite's, as in repro.judging.stats
     error = np.sqrt(total)
     return weights, stdtrit(degrees, 1 - alpha) * error, stdtrit(degrees, 1 - alpha / together) * error

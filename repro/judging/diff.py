@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import judge, store
+from repro import store
+from repro.judging import judge
+from repro.judging.stats import Estimate, Sample, contrast_interval, log_sample, sample
 from repro.spec import Claim, Expectation, Outcome, name_text
-from repro.stats import Estimate, Sample, contrast_interval, log_sample, sample
 
 CONFIDENCE = 0.9
 
