@@ -3,23 +3,15 @@
 import ctypes
 import os
 import platform
-import subprocess
 import sys
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from repro.source import PACKAGE, code_digest
+from repro import source
 
 PACKAGES = ("torch", "torchvision", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
-
-
-def strict_fp32() -> None:
-    """Forbid TF32 everywhere: fp32 means 24 bits of mantissa on every device."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
 def keep_memory() -> None:
@@ -34,23 +26,6 @@ def keep_memory() -> None:
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: and never give the heap's end back
 
 
-@cache
-def _commit() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether tracked files differ from it; (None, None) outside a checkout."""
-
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(PACKAGE.parent), *args], capture_output=True, text=True, check=True, timeout=30
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent:
-            return None, None  # an installed package inside somebody else's checkout
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-
-
 def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -61,7 +36,7 @@ def _cpu_model() -> str:
 
 def describe(device: torch.device) -> dict[str, str | int | bool | None]:
     """Return the environment of this process on ``device``; unknown values are None."""
-    commit, dirty = _commit()
+    commit, dirty = source.commit()
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -72,7 +47,7 @@ def describe(device: torch.device) -> dict[str, str | int | bool | None]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "code_digest": code_digest(),
+        "code_digest": source.code_digest(),
         "python": platform.python_version(),
         **{name.replace("-", "_"): version for name, version in versions.items()},
         "system": f"{platform.system()} {platform.machine()}",
@@ -83,6 +58,6 @@ def describe(device: torch.device) -> dict[str, str | int | bool | None]:
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "tf32": False,
+        "tf32": torch.backends.cudnn.conv.fp32_precision == "tf32",
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from repro import store
 from repro.judging import bands
+from repro.source import clean
 from repro.store import StoreError, Trial
 
 
@@ -15,6 +16,7 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     trials, problems = store.load(source)
     if not trials and not problems:
         raise StoreError(f"{source}: no records here; pass --store DIR")
+    plans = store.load_looks(source)  # first: evidence without its plans is none
     copied, left_out = 0, list(problems)
     for trial in trials:
         if reason := unfit(trial):
@@ -25,9 +27,10 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
             path = store.folder(source, trial.identity) / name
             if path.is_file() and not path.is_symlink():
                 store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
+        trial = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as was just found out
         store.save(target, trial)  # the record last: what has one is whole; with a sum, if it is from before there were
         copied += 1
-    for (claim, condition), looks in store.load_looks(source).items():
+    for (claim, condition), looks in plans.items():
         for seeds in looks:  # added to those published before: no look is forgotten
             store.add_look(target, claim, condition, seeds)
     for claim in bands.claims(source):
@@ -44,7 +47,7 @@ def unfit(trial: Trial) -> str:
         return f"{trial.status}, not finished"
     if _synthetic(trial) and trial.spec.experiment != "probe":
         return "measured on synthetic pictures"
-    if trial.environment.get("dirty") is not False:
+    if not clean(*(trial.environment.get(key) for key in ("commit", "dirty", "code_digest"))):
         return "not from a clean commit"
     return ""
 

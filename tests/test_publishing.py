@@ -28,6 +28,19 @@ def test_only_evidence_is_published(tmp_path, trial, why):
     assert store.load(tmp_path / "reports") == ([], [])
 
 
+def test_the_record_of_an_export_is_published_where_its_source_is_that_of_its_commit(tmp_path, monkeypatch):
+    """It could not know whether it was changed; what is published does."""
+    spec = TrialSpec(experiment="epochs-to", numerics=1, config={"dataset": "cifar10"}, seed=0)
+    for seed, digest in enumerate(("that of the commit", "another")):
+        environment = {"commit": "c" * 40, "dirty": None, "code_digest": digest}
+        one = spec.model_copy(update={"seed": seed})
+        store.save(tmp_path / "runs", Trial(spec=one, data_digest="d", status="completed", environment=environment))
+    monkeypatch.setattr("repro.source.digest_at", {"c" * 40: "that of the commit"}.get)
+    copied, left_out = publishing.publish(tmp_path / "runs", tmp_path / "reports")
+    assert (copied, len(left_out)) == (1, 1)
+    assert [(t.spec.seed, t.environment["dirty"]) for t in store.load(tmp_path / "reports")[0]] == [(0, False)]
+
+
 def test_records_and_curves_are_copied_without_checkpoints(tmp_path):
     """A fit trial arrives with its curve, and without checkpoint and lock."""
     trial = _trial()

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Collect evidence a bounded piece at a time: each call ends by itself, and the same call again goes on where it stopped.
+#
+#   reports/collect.sh PIECE STORE [DATA]
+#
+#   check    the tests that need a GPU: kernels against the reference, recorded steps against eager ones
+#   relu     relu-speedup on CIFAR-10: the headline first, then the other nets and recipes
+#   first    what readers ask next, on imagenette160: response normalisation, then overlapping pooling
+#   errors   the other claims about errors, on imagenette160 and CIFAR-10
+#   speed    repro bench, the step in each precision, and the claims about throughput that fit here
+#
+# Then `repro publish --store STORE` from a checkout that has the commit. An export of it will do to run this
+# (`git archive HEAD`): its records are held against the commit when they are published.
+#
+# From the environment: LIMIT (560) seconds for the call, DEVICE (cuda), JOBS (4) trials side by side, CONDITION to run
+# in place of each condition below (smoke, to try the script without data), PYTHON (python).
+#
+# Exit code: 0 all done; 75 the time is over and there is more to do; else that of the first run that went wrong, when
+# the others have had their turn.
+set -uo pipefail
+
+case ${1:-} in check | relu | first | errors | speed) ;; *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;; esac
+[ -n "${2:-}" ] || { echo "collect.sh: name the folder for the records: reports/collect.sh $1 STORE [DATA]" >&2; exit 2; }
+[ -z "${3:-}" ] || [ -d "$3" ] || { echo "collect.sh: $3: no such folder; it should hold the data sets" >&2; exit 2; }
+mkdir -p "$2" || exit
+piece=$1 store=$(cd "$2" && pwd)
+data=() && [ -z "${3:-}" ] || data=(--data "$(cd "$3" && pwd)")
+limit=${LIMIT:-560} device=${DEVICE:-cuda} jobs=${JOBS:-4}
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+export PYTHONUNBUFFERED=1
+worst=0
+
+# Run a command until it ends or the time is over. A first INT makes repro save what is under way; 20 s later it is killed.
+bounded() {
+  local left=$((limit - SECONDS)) code
+  if ((left < 5)); then
+    echo "collect.sh: $limit s are over; the same call goes on" >&2
+    exit 75
+  fi
+  echo "collect.sh: $left s left: $*" >&2
+  timeout --signal INT --kill-after 20 "$left" "$@"
+  code=$?
+  case $code in
+    0 | 1) ;; # done; 1 says that a claim did not hold, or that something is slower: an answer
+    124 | 130 | 137)
+      echo "collect.sh: $limit s are over; the same call goes on" >&2
+      exit 75
+      ;;
+    *) worst=$((worst ? worst : code)) ;;
+  esac
+}
+
+repro() { bounded "${PYTHON:-python}" -m repro "$@"; }
+
+claim() {
+  repro run claim "$1" --condition "${CONDITION:-$2}" --device "$device" --jobs "${3:-$jobs}" --store "$store" "${data[@]}"
+}
+
+case $piece in
+  check) bounded "${PYTHON:-python}" -m pytest -q -p no:cacheprovider tests/test_gpu.py ;;
+  relu)
+    for condition in cifar10 cifar10-modern cifar10-19pct cifar10-18pct cifar10-modern-18pct cifar10-modern-19pct; do
+      claim relu-speedup $condition
+    done
+    ;;
+  first)
+    claim lrn-error imagenette160
+    claim overlapping-pooling-error imagenette160
+    ;;
+  errors)
+    claim relu-against-sigmoid cifar10
+    for id in ten-views dropout-overfitting weight-decay-training-error crops-overfitting colour-augmentation \
+      conv-layer-removal two-gpu-error lrn-against-mean lrn-against-batch-norm pooling-overfitting \
+      nearest-neighbours colour-towers dropout-convergence; do
+      claim $id imagenette160
+    done
+    claim lrn-cifar10 cifar10
+    claim batch-norm-clone cifar10
+    ;;
+  speed)
+    for precision in fp32 tf32 bf16; do
+      for batch in 128 1024; do
+        file=$store/bench-step-$precision-$batch.json
+        [ -e "$file" ] || repro bench step --device "$device" --precision $precision --batch $batch --json "$file"
+      done
+    done
+    [ -e "$store/bench.json" ] || repro bench --device "$device" --json "$store/bench.json" "${data[@]}"
+    claim free-augmentation ilsvrc-2012 1
+    ;;
+esac
+exit "$worst"

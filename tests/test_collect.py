@@ -1,0 +1,92 @@
+"""The script that collects evidence in bounded pieces, with a stand-in for Python that only writes down its call."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from repro import registry
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "reports" / "collect.sh"
+STAND_IN = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in *"$SLOW"*) trap 'exit 130' INT; sleep 60 > /dev/null 2>&1 & wait ;; esac
+case "$*" in *"$WRONG"*) exit 3 ;; esac
+"""
+
+
+@pytest.fixture
+def collect(tmp_path):
+    """Return what runs the script in a folder of its own, and gives its exit code, its last words and its calls."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+
+    def run(*arguments, **environment):
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
+        given = {"PYTHON": str(stand_in), "CALLS": str(calls), "SLOW": "none", "WRONG": "none", **environment}
+        found = subprocess.run(
+            [str(SCRIPT), *arguments],
+            cwd=tmp_path, env=os.environ | given, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return found.returncode, found.stderr, calls.read_text().splitlines() if calls.exists() else []
+
+    return run
+
+
+def claims_run(calls):
+    """Return the claim and condition of each call that runs one."""
+    words = [call.split() for call in calls]
+    return [(w[4], w[w.index("--condition") + 1]) for w in words if w[:4] == ["-m", "repro", "run", "claim"]]
+
+
+@pytest.mark.parametrize("piece", ["relu", "first", "errors", "speed"])
+def test_every_condition_that_is_named_is_in_the_registry(collect, piece):
+    claims = registry.load_registry(ROOT / "claims")
+    code, _, calls = collect(piece, "store")
+    assert code == 0
+    named = claims_run(calls)
+    assert named
+    assert [pair for pair in named if pair[1] not in claims[pair[0]].conditions] == []
+    assert len(set(named)) == len(named)
+
+
+def test_the_headline_comes_first_and_paths_are_the_callers(collect, tmp_path):
+    (tmp_path / "sets").mkdir()
+    code, _, calls = collect("relu", "there/store", "sets", JOBS="3", DEVICE="cpu", CONDITION="smoke")
+    assert code == 0
+    assert calls[0].split() == [
+        "-m", "repro", "run", "claim", "relu-speedup", "--condition", "smoke", "--device", "cpu", "--jobs", "3",
+        "--store", f"{tmp_path}/there/store", "--data", f"{tmp_path}/sets",
+    ]  # fmt: skip
+    assert claims_run(collect("relu", "store")[2])[0] == ("relu-speedup", "cifar10")
+
+
+def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
+    """What is under way is interrupted, and nothing else is begun."""
+    code, told, calls = collect("first", "store", LIMIT="6", SLOW="lrn-error")
+    assert code == 75
+    assert "6 s are over; the same call goes on" in told
+    assert len(calls) == 1
+    assert collect("first", "store", LIMIT="4")[::2] == (75, [])
+
+
+def test_what_goes_wrong_does_not_take_the_others_turn(collect):
+    code, _, calls = collect("first", "store", WRONG="lrn-error")
+    assert (code, len(calls)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "PIECE STORE"), (["everything", "store"], "PIECE STORE"), (["relu"], "name the folder"),
+        (["relu", "store", "nowhere"], "nowhere: no such folder"),
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_told(collect, arguments, told):
+    code, said, calls = collect(*arguments)
+    assert (code, calls) == (2, [])
+    assert told in said
