@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro.models.alexnet import AlexNet, PlainDropout, build, initialise, layers
+from repro.models.alexnet import AlexNet, build, initialise, layers
 from repro.models.normalization import MeanResponseNorm, ResponseNorm, response_norm
 from repro.models.presets import presets
 
@@ -202,16 +202,6 @@ def test_two_towers_are_a_grouped_convolution() -> None:
     torch.testing.assert_close(towers, grouped(x), rtol=1e-12, atol=1e-12)
     ours, theirs = (torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (towers, grouped(x)))
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-
-
-def test_plain_dropout() -> None:
-    """Training keeps values as they are or zeroes them; testing halves them all (section 4.2)."""
-    layer, x = PlainDropout(), torch.ones(10_000)
-    torch.manual_seed(0)
-    kept = layer.train()(x)
-    assert set(kept.tolist()) == {0.0, 1.0}
-    assert kept.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert torch.equal(layer.eval()(x), x / 2)
 
 
 def test_the_layer_is_the_plain_function() -> None:

@@ -1,6 +1,7 @@
 """Training to the end: what a trial records, that it resumes to the bit, and that it says what went wrong."""
 
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from repro.experiments.final_error import Parameters
 from repro.loading.pictures import Pictures
 from repro.loading.resident import decoded
 from repro.measure import Monitor, Place, Task, load, measure
+from repro.measure.member import Network
+from repro.models.dropout import Dropout
+from repro.models.nets import network
 from repro.store import folder, load_curve
+from repro.training import checkpoint
 from repro.training.evaluation import missed
 from repro.training.loop import Interrupted
 from repro.training.schedule import Plateau
@@ -73,6 +78,73 @@ def test_a_stopped_trial_ends_with_the_same_numbers(protocol: str, pictures: Pic
     parts = measure(task(p, tmp_path / "parts"), pictures, Monitor())
     assert parts.measurements == whole.measurements
     assert load_curve(tmp_path / "parts", parts.identity) == load_curve(tmp_path / "whole", whole.identity)
+
+
+def test_a_checkpoint_that_holds_generators_is_gone_on_with(pictures: Pictures, tmp_path: Path) -> None:
+    """Written when dropout still drew from them; a network without dropout, whose identity is as it was, needs none."""
+    p = parameters(rate=0.01, epochs=1.6, dropout=False)
+    whole = measure(task(p, tmp_path / "whole"), pictures, Monitor())
+    looks = iter([False] * 3)
+    with pytest.raises(Interrupted):
+        measure(task(p, tmp_path / "parts"), pictures, Monitor(stopping=lambda: next(looks, True)))
+    place = folder(tmp_path / "parts", whole.identity) / "checkpoint.pt"
+    state = checkpoint.load(place, CPU)
+    assert state is not None
+    assert "chance" not in state["net"]
+    state["net"]["chance"] = {"cpu": torch.get_rng_state(), "cuda": None}
+    checkpoint.save(place, state)
+    assert measure(task(p, tmp_path / "parts"), pictures, Monitor()).measurements == whole.measurements
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"net": net, "dropout": dropped} for net in ("alexnet-32", "conv-local-13pct") for dropped in (True, False)]
+    + [{"net": "batch-norm-clone", "dropout": False, "stored": 64, "crop": 64}],
+)
+def test_dropout_is_known_by_the_parameters(changed: dict[str, Any]) -> None:
+    """What an identity says is what is found in the network."""
+    p = parameters(**changed)
+    with torch.device("meta"):
+        model = network(p, 10, 0)
+    assert final_error.has_dropout(p) == any(isinstance(m, Dropout) for m in model.modules())
+
+
+def test_every_step_and_every_trial_has_masks_of_its_own(pictures: Pictures) -> None:
+    """As the trial goes from step to step, and back to one, as after a resume; another seed has others."""
+    nets = [Network(parameters(), pictures, seed, "resident") for seed in (0, 1)]
+    hidden = torch.empty(4, 256)
+
+    def masks(net: Network, step: int) -> torch.Tensor:
+        net.before(step)
+        return torch.stack([m.mask(hidden) for m in net.model if isinstance(m, Dropout)])
+
+    found = [masks(net, step) for net in nets for step in (0, 1, 2)]
+    assert all(0.4 < float(one.float().mean()) < 0.6 for one in found)
+    assert all(not torch.equal(one, other) for one, other in combinations([part for two in found for part in two], 2))
+    assert torch.equal(masks(nets[0], 1), found[1])
+
+
+def test_what_else_is_trained_here_changes_nothing(pictures: Pictures, tmp_path: Path) -> None:
+    """Another trial, and draws from torch's generator, between the steps of one with dropout; and none is drawn."""
+    p = parameters(rate=0.01, epochs=1.0)
+    alone = measure(task(p, tmp_path / "alone"), pictures, Monitor())
+    other = Network(p, pictures, 1, "resident")
+    steps = other.stream()
+
+    def company() -> bool:
+        images, labels = next(steps)
+        other.before(other.step)
+        with torch.enable_grad():  # also asked while the other is tested
+            other.learn(other.model, other.input(images), labels)
+        other.step += 1
+        torch.rand(3)
+        return False
+
+    before = torch.get_rng_state()
+    beside = measure(task(p, tmp_path / "beside"), pictures, Monitor(stopping=company))
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert beside.measurements == alone.measurements
+    assert load_curve(tmp_path / "beside", beside.identity) == load_curve(tmp_path / "alone", alone.identity)
 
 
 def test_members_are_averaged(pictures: Pictures, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from repro.loading import Window
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task, measure
 from repro.measure.throughput import _crossed, _refuse_unlike_batches
+from repro.models import dropout
 from repro.models.alexnet import AlexNet, build, initialise, layers
 from repro.models.two_gpu import Link, crossings, half, tower
 from repro.running import runner
@@ -51,6 +52,7 @@ class Towers:
         table = layers(net)
         whole = build(table, size=net.size)
         initialise(whole, table, net.protocol, seed=7)
+        self.draw = dropout.key(whole, seed=7)
         whole.to(dtype)
         return whole, tower(whole, self.link)
 
@@ -68,7 +70,6 @@ class Towers:
         found: dict[str, float] = {}
         logits = []
         for model in (whole, own):
-            torch.manual_seed(13)
             logits.append(model(x))
             F.cross_entropy(logits[-1], labels).backward()
         found["logits"] = _apart(*logits)
@@ -92,7 +93,6 @@ class Towers:
         recipes = [
             Recipe(m, net=net.form, protocol=protocol, rate=0.01, weight_decay=5e-4, kind="released") for m in models
         ]
-        generators = [torch.Generator().manual_seed(17).get_state()] * 2
         won: list[list[torch.Tensor]] = [[], []]
         for model, seen in zip(models, won, strict=True):
             for module in model:
@@ -103,14 +103,13 @@ class Towers:
         for step in range(steps):
             losses = []
             x, labels = self.batch(net, 8, dtype, step)
-            for i, (model, recipe) in enumerate(zip(models, recipes, strict=True)):
-                torch.set_rng_state(generators[i])
+            self.draw.at(step)
+            for model, recipe in zip(models, recipes, strict=True):
                 recipe.set_rates(step / steps)
                 loss = F.cross_entropy(model(x), labels)
                 loss.backward()
                 recipe.optimizer.step()
                 recipe.optimizer.zero_grad(set_to_none=True)
-                generators[i] = torch.get_rng_state()
                 losses.append(loss.item())
             whole, own = ({name: p.detach() for name, p in model.named_parameters()} for model in models)
             apart = max(_apart(half(whole[name], self.link.rank), value) for name, value in own.items())

@@ -38,14 +38,14 @@ class Parameters(CommonParameters):
     target: Annotated[float, Field(gt=0, lt=1)] = paper.FIGURE_1_TARGET
     batch: Annotated[int, Field(ge=1, le=4096)] = paper.BATCH
     checks_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 10
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]
     widenings: Annotated[int, Field(ge=0)] = 4
     tuning_seed: int = 1000
 
 
-FACTORS = ("net", "activation")
+FACTORS = ("net", "activation", "precision")
 """What may tell one arm from another; everything else is the condition's."""
 
 NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed")

@@ -26,6 +26,10 @@ from repro.store import Trial, TrialSpec
 
 NAME = "final-error"
 NUMERICS = 1
+WITH_DROPOUT = 2
+"""The numerics of a trial whose network has dropout: since 2 its masks are counted (``repro.models.dropout``), before
+they were drawn from torch's generator. All other trials compute what they always did, so their records stay valid."""
+
 EVIDENCE = "measured"
 CONVERGED = "epochs-to-converge"
 UNITS = {
@@ -74,12 +78,12 @@ class Parameters(CommonParameters):
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = paper.LEARNING_RATE
     stored: Annotated[int, Field(ge=8)] = paper.STORED
     crop: Annotated[int, Field(ge=8)] = paper.CROP
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
 
 FACTORS = (
     "net", "activation", "norm", "overlapping", "towers", "removed", "dropout", "crops", "colour", "weight_decay",
-    "members", "pretraining",
+    "members", "pretraining", "precision",
 )  # fmt: skip
 
 
@@ -91,9 +95,15 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
     return found
 
 
+def has_dropout(parameters: Parameters) -> bool:
+    """Whether an arm's network has dropout: of the CIFAR-10 nets none has it, the clone always does."""
+    return parameters.net == "batch-norm-clone" or (parameters.dropout and parameters.net in ("alexnet", "alexnet-32"))
+
+
 def spec(parameters: Parameters, seed: int) -> TrialSpec:
     """Return the spec of one trial."""
-    return TrialSpec(experiment=NAME, numerics=NUMERICS, config=decisive(parameters), seed=seed)
+    numerics = WITH_DROPOUT if has_dropout(parameters) else NUMERICS
+    return TrialSpec(experiment=NAME, numerics=numerics, config=decisive(parameters), seed=seed)
 
 
 def epochs(arms: Mapping[str, Parameters]) -> dict[str, float]:

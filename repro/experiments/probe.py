@@ -7,6 +7,9 @@ from repro.store import Trial, TrialSpec
 
 NAME = "probe"
 NUMERICS = 2
+WITH_DROPOUT = 3
+"""As ``final_error.WITH_DROPOUT``."""
+
 EVIDENCE = "measured"
 UNITS = {
     "colours-apart": "fraction of the runs",  # 1 where one tower's conv1 kernels hold the colour, 0 where not
@@ -25,7 +28,8 @@ faults = final_error.faults
 
 def spec(parameters: Parameters, seed: int) -> TrialSpec:
     """Return the spec of one trial."""
-    return TrialSpec(experiment=NAME, numerics=NUMERICS, config=decisive(parameters), seed=seed)
+    numerics = WITH_DROPOUT if final_error.has_dropout(parameters) else NUMERICS
+    return TrialSpec(experiment=NAME, numerics=numerics, config=decisive(parameters), seed=seed)
 
 
 def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:

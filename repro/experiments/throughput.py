@@ -50,10 +50,10 @@ class Parameters(CommonParameters):
     rounds: Annotated[int, Field(ge=5, le=1000)] = 20
     stored: Annotated[int, Field(ge=8)] = paper.STORED
     crop: Annotated[int, Field(ge=8)] = paper.CROP
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
 
-FACTORS = ("towers", "loader")
+FACTORS = ("towers", "loader", "precision")
 
 
 def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:

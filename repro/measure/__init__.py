@@ -31,6 +31,13 @@ class Task:
     """Images that go through the network at a time, all of a batch where None; likewise."""
     team: Team = ALONE
     """The ranks that train it together; likewise."""
+    eager: bool = False
+    """On a GPU, have every operation of a step launched by itself, though a recording is faster; likewise."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether its steps are recorded once and replayed; see ``repro.training.captured``."""
+        return self.device.type == "cuda" and self.team.alone and not self.eager
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from repro.experiments.epochs_to import MEASUREMENT, TRAINED, Parameters
 from repro.measure import Monitor, Place, Task
 from repro.models import cifar
 from repro.store import Measurement, Status, Trial, folder, save, save_curve
-from repro.training import checkpoint
+from repro.training import checkpoint, precision
+from repro.training.captured import update_for
 from repro.training.inputs import Input, batches
 from repro.training.loop import Check, Interrupted, Recent, train
 from repro.training.optimizer import optimizer_for
@@ -63,11 +64,12 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     config = dict(task.spec.config)
     rate = float(config.pop("rate"))
     p = Parameters.model_validate({**config, "max_epochs": task.limit, "rates": (rate,) * 3})
-    environment.strict_fp32()
+    precision.use(p.precision)
     environment.keep_memory()
     model = cifar.build(p.net, p.activation, classes=data.classes, size=data.images.shape[1])
     cifar.initialise(model, p.net, p.activation, p.protocol, task.spec.seed)
     model = model.to(task.device, memory_format=torch.channels_last)
+    precision.compute_in(model, p.precision)
     per_epoch = len(data.images) // p.batch
     if not per_epoch:
         raise RuntimeError(f"a batch of {p.batch} is more than the {len(data.images)} images of {data.name}")
@@ -75,8 +77,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     run.restore()
     run.record("running")
     checks = train(
-        model,
-        run.optimizer,
+        update_for(model, run.optimizer, captured=task.captured),
         batches(data, p.batch, task.spec.seed, first_step=run.step),
         Input(data.images, p.protocol),
         run.recent,
@@ -183,7 +184,11 @@ class _Run:
             limit=limit,
             measurements=self._measurements(at),
             message=message,
-            environment={**environment.describe(self.task.device), "loader": "resident"},
+            environment={
+                **environment.describe(self.task.device),
+                "loader": "resident",
+                "captured": self.task.captured,
+            },
             started=self.started,
             duration_s=round(self.trained_s, 3),
         )

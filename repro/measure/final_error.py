@@ -28,7 +28,8 @@ from repro.measure import Monitor, Place, Task
 from repro.measure.member import Network
 from repro.seeds import derive
 from repro.store import Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
-from repro.training import checkpoint
+from repro.training import checkpoint, precision
+from repro.training.captured import update_for
 from repro.training.evaluation import missed, probabilities
 from repro.training.loop import Check, Interrupted, train
 from repro.training.parallel import Team, refuse_unlike
@@ -90,7 +91,7 @@ def train_all(run: "Run", monitor: Monitor) -> Trial:
     """Train the members that are left, and return the record of the trial; as ``measure``."""
     if run.p.pretraining != "none":
         raise RuntimeError(f"pretraining on {run.p.pretraining} is not built")
-    environment.strict_fp32()
+    precision.use(run.p.precision)
     environment.keep_memory()
     monitor = replace(monitor, stopping=run.team.agreed(monitor.stopping))
     run.restore()
@@ -109,9 +110,9 @@ def _train(run: "Run", monitor: Monitor) -> str:
     if net.trained:
         return ""
     checks = train(
-        net.model, net.recipe.optimizer, net.stream(), net.input, net.recent, first_step=net.step,
+        update_for(net.model, net.recipe.optimizer, net.learn, captured=run.task.captured),
+        net.stream(), net.input, net.recent, first_step=net.step,
         check_every=max(1.0, net.per_epoch / CHECKS_PER_EPOCH), stopping=monitor.stopping, before=net.before,
-        learn=net.learn,
     )  # fmt: skip
     saved = clock = time.monotonic()
     pause = CHECKPOINT_S
@@ -278,6 +279,7 @@ class Run:
                 **environment.describe(self.data.device),
                 "loader": self.net.loader.name,
                 "micro_batch": self.task.micro_batch,
+                "captured": self.task.captured,
                 "world": self.team.world,
                 "backend": self.team.backend,
             },

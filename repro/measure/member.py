@@ -11,11 +11,12 @@ from repro.experiments.final_error import Parameters
 from repro.loading import Job, Window
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
+from repro.models import dropout
 from repro.models.nets import network
-from repro.seeds import derive
 from repro.training import passes
 from repro.training.loop import Learn, Recent, learn, timely
 from repro.training.parallel import ALONE, Team
+from repro.training.precision import compute_in
 from repro.training.recipe import Recipe
 from repro.training.schedule import colour_noise_on
 from repro.training.views import colour_matrix
@@ -34,10 +35,12 @@ class Network:
         model = network(p, data.classes, seed)
         batch_norm, gpu = passes.has_batch_norm(model), data.device.type == "cuda"
         passes.refuse(p.batch, team, micro_batch, batch_norm=batch_norm, gpu=gpu)
+        self.draw = dropout.key(model, seed)
         self.learn: Learn = learn
         if not team.alone or passes.in_passes(p.batch, team, micro_batch):
-            self.learn = passes.Passes(model, p.batch, team, micro_batch)
+            self.learn = passes.Passes(model, self.draw, p.batch, team, micro_batch)
         self.model = model.to(data.device, memory_format=torch.channels_last)
+        compute_in(self.model, p.precision)
         self.recipe = Recipe(
             self.model, net=p.net, protocol=p.protocol, rate=p.rate, weight_decay=p.weight_decay, kind=p.schedule
         )
@@ -47,7 +50,6 @@ class Network:
         self.recent = Recent(self.per_epoch, p.batch, data.device)
         self.finish = _finish(p, data, seed, team, colour=p.colour)
         self.plain = _finish(p, data, seed, team, colour=False)
-        torch.manual_seed(derive(seed, "dropout"))
 
     @property
     def epochs(self) -> float:
@@ -60,6 +62,7 @@ class Network:
 
     def before(self, step: int) -> None:
         self.recipe.set_rates(step / self.per_epoch / self.p.epochs)
+        self.draw.at(step)
 
     def stream(self) -> Iterator[tuple[tuple[Window, int], Tensor]]:
         for step, window in enumerate(self._timely(self.loader.train(self.step)), self.step):
@@ -98,8 +101,7 @@ class Network:
 
     def own_state(self) -> dict[str, Any]:
         """Return the part of the state that each rank has for itself."""
-        cuda = torch.cuda.get_rng_state(self.data.device) if self.data.device.type == "cuda" else None
-        return {"loader": self.loader.state(), "chance": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+        return {"loader": self.loader.state()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the part that all ranks share."""
@@ -111,9 +113,6 @@ class Network:
             getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
         self.loader.restore(state["loader"])
-        torch.set_rng_state(state["chance"]["cpu"].cpu())
-        if state["chance"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["chance"]["cuda"].cpu(), self.data.device)
 
 
 def _finish(p: Parameters, data: Pictures, seed: int, team: Team, *, colour: bool) -> Finish:

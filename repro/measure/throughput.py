@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import torch
-from torch.nn import functional as F
 
 from repro import environment
 from repro.experiments import final_error
@@ -26,7 +25,8 @@ from repro.measure.member import Network
 from repro.models.alexnet import AlexNet, layers
 from repro.models.two_gpu import Link, crossings, tower
 from repro.store import Measurement, Trial, save, save_curve
-from repro.training import ranks
+from repro.training import precision, ranks
+from repro.training.captured import update_for
 from repro.training.loop import Interrupted
 from repro.training.recipe import Recipe
 
@@ -43,7 +43,7 @@ def _training(p: Parameters) -> final_error.Parameters:
     """Return the training whose step is timed."""
     return final_error.Parameters(
         dataset=p.dataset, protocol=p.protocol, net=p.net, towers=p.towers, batch=p.batch, stored=p.stored, crop=p.crop,
-        epochs=1.0,
+        epochs=1.0, precision=p.precision,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor:
     """Build every net in this process, or in ranks of their own."""
     p = next(iter(arms.values()))
     if p.ranks == 1:
-        here = _Here(task.device, arms, data, task.spec.seed)
+        here = _Here(task.device, arms, data, task.spec.seed, captured=task.captured)
         try:
             yield here
         finally:
@@ -135,15 +135,17 @@ class _InRanks:
 class _Here:
     """The nets that this process has a part in: all of them, or a rank's."""
 
-    def __init__(self, device: torch.device, arms: Mapping[str, Parameters], data: Pictures, seed: int) -> None:
-        environment.strict_fp32()
+    def __init__(
+        self, device: torch.device, arms: Mapping[str, Parameters], data: Pictures, seed: int, *, captured: bool = False
+    ) -> None:
         environment.keep_memory()
+        self.captured = captured
         self.device, data = device, data if data.device == device else data.to(device)
         self.link = Link() if any(p.ranks == 2 for p in arms.values()) else None
         self.arms: dict[str, _Arm] = {}
         for arm, p in arms.items():
             if self.link is None or self.link.rank == 0 or spread(p):
-                self.arms[arm] = _Arm(p, data, seed, self.link if spread(p) else None)
+                self.arms[arm] = _Arm(p, data, seed, self.link if spread(p) else None, captured=captured)
 
     def round(self, arm: str) -> dict[str, float]:
         return self.arms[arm].round()
@@ -153,7 +155,7 @@ class _Here:
         return {name: arm.exchanged for name, arm in self.arms.items() if arm.link is not None}
 
     def environment(self) -> dict[str, str | int | bool | None]:
-        found = environment.describe(self.device)
+        found = {**environment.describe(self.device), "captured": self.captured}
         if self.link is None:
             return found
         direct = torch.cuda.can_device_access_peer(0, 1) if self.device.type == "cuda" else None
@@ -167,18 +169,21 @@ class _Here:
 class _Arm:
     """One arm: its network, a batch that lies ready, and its loader; with a ``link``, its tower alone."""
 
-    def __init__(self, p: Parameters, data: Pictures, seed: int, link: Link | None) -> None:
-        self.device, self.link = data.device, link
+    def __init__(self, p: Parameters, data: Pictures, seed: int, link: Link | None, *, captured: bool) -> None:
+        self.device, self.link, self.precision = data.device, link, p.precision
+        precision.use(self.precision)
         training = _training(p)
         self.network = Network(training, data, seed, p.loader)
         if link is not None:
             half = tower(self.network.model, link).to(memory_format=torch.channels_last)
-            self.network.model = half
+            self.network.model = precision.compute_in(half, p.precision)
             self.network.recipe = Recipe(
                 half, net=p.net, protocol=p.protocol, rate=training.rate, weight_decay=training.weight_decay,
                 kind=training.schedule,
             )  # fmt: skip
-        self.windows = self.network.loader.train(0)
+        network = self.network
+        self.update = update_for(network.model, network.recipe.optimizer, captured=captured)
+        self.windows = network.loader.train(0)
         window = next(self.windows)
         self.ready, self.labels = self.network.finish(window, 0), window.labels
         if link is not None:
@@ -189,6 +194,7 @@ class _Arm:
 
     def round(self) -> dict[str, float]:
         """Return the seconds a batch of the loader with its finish, of the step, and of the step once more."""
+        precision.use(self.precision)
         for _ in range(AHEAD):
             next(self.windows)
         return {
@@ -198,11 +204,8 @@ class _Arm:
         }
 
     def _step(self) -> None:
-        network = self.network
-        network.before(0)
-        F.cross_entropy(network.model(self.ready), self.labels).backward()
-        network.recipe.optimizer.step()
-        network.recipe.optimizer.zero_grad(set_to_none=True)
+        self.network.before(0)
+        self.update(self.ready, self.labels)
 
     def _timed(self, call: Callable[[], object]) -> float:
         if self.link is not None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from repro import paper
+from repro.models import dropout
 from repro.models.layers import SameMapNorm
 from repro.models.normalization import MeanResponseNorm, ResponseNorm
+from repro.models.pooling import MaxPool2d
 from repro.seeds import derive
 
 Protocol = Literal["paper", "code", "modern"]
@@ -173,7 +174,8 @@ def _norm(net: AlexNet) -> list[Layer]:
 def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) -> nn.Sequential:
     """Return the table as a Sequential from (N, channels, size, size) to (N, classes); weights are not set.
 
-    Modules are named conv1, pool1, fc6, and so on, counted as the paper counts its eight layers.
+    Modules are named conv1, pool1, fc6, and so on, counted as the paper counts its eight layers. Dropout is keyed by
+    seed 0, until ``repro.models.dropout.key`` is called with another.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     weighted = pools = 0
@@ -199,15 +201,17 @@ def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) 
                 channels = layer.outputs
             case Pool():
                 pools += 1
-                modules[f"pool{pools}"] = nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=True)
+                modules[f"pool{pools}"] = MaxPool2d(layer.kernel, layer.stride)
                 size = -(-(size - layer.kernel) // layer.stride) + 1
             case Normalise():
                 modules[f"norm{position}"] = _normalisation(layer, channels)
             case Dropout():
-                modules[f"dropout{weighted}"] = nn.Dropout() if layer.inverted else PlainDropout()
+                modules[f"dropout{weighted}"] = dropout.Dropout(inverted=layer.inverted)
             case _:
                 modules[f"act{position}"] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[layer]()
-    return nn.Sequential(modules)
+    model = nn.Sequential(modules)
+    dropout.key(model, seed=0)
+    return model
 
 
 def _normalisation(layer: Normalise, channels: int) -> nn.Module:
@@ -217,16 +221,6 @@ def _normalisation(layer: Normalise, channels: int) -> nn.Module:
         return SameMapNorm(size=5, scale=layer.scale)
     kind = MeanResponseNorm if layer.kind == "lrn-mean" else ResponseNorm
     return kind(size=paper.LRN_SIZE, scale=layer.scale, power=paper.LRN_BETA, k=layer.k, towers=layer.towers)
-
-
-class PlainDropout(nn.Module):
-    """Dropout as in section 4.2: zero with probability 0.5 when training, times 0.5 when tested."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, 0.5, training=True) * 0.5 if self.training else x * 0.5
-
-    def extra_repr(self) -> str:
-        return "p=0.5"
 
 
 def initialise(model: nn.Sequential, table: Sequence[Layer], protocol: Protocol, seed: int) -> None:

@@ -53,8 +53,9 @@ class SameMapNorm(nn.Module):
         self.size, self.scale = size, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _SameMapNorm.apply(x, self.size, self.scale)
-        return out
+        wide = x.float() if x.dtype.itemsize < 4 else x  # squares and a power: 8 bits would not do
+        out: Tensor = _SameMapNorm.apply(wide, self.size, self.scale)
+        return out.to(x.dtype)
 
 
 class _SameMapNorm(torch.autograd.Function):

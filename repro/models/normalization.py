@@ -1,4 +1,7 @@
-"""Local response normalisation of section 3.3: plain, as the reference, and with its gradient by hand, as a layer."""
+"""Local response normalisation of section 3.3: plain, as the reference, and with its gradient by hand, as a layer.
+
+On a CPU the layer is two products of matrices; on a GPU it is a kernel, which ``repro.models.kernels`` holds.
+"""
 
 from functools import cache
 from typing import Any
@@ -7,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from repro.models.gpu import kernels_for
 
 
 def response_norm(x: Tensor, *, size: int, scale: float, power: float, k: float) -> Tensor:
@@ -23,13 +28,22 @@ def response_norm(x: Tensor, *, size: int, scale: float, power: float, k: float)
 
 
 class ResponseNorm(nn.Module):
-    """Cross-map LRN, on each of ``towers`` equal blocks of maps apart: N was counted per GPU in 2012."""
+    """Cross-map LRN, on each of ``towers`` equal blocks of maps apart: N was counted per GPU in 2012.
+
+    On a GPU, x in single precision or bfloat16 goes through a kernel where ``kernels.normalises`` says it can: every
+    LRN of the registry. The rest (double precision, another power) is computed by the same steps as on a CPU.
+    """
 
     def __init__(self, *, size: int, scale: float, power: float, k: float, towers: int = 1) -> None:
         super().__init__()
         self.size, self.scale, self.power, self.k, self.towers = size, scale, power, k, towers
 
     def forward(self, x: Tensor) -> Tensor:
+        kernels, maps = kernels_for(x), x.shape[1] // self.towers
+        if kernels and kernels.normalises(maps, size=self.size, power=self.power, k=self.k, dtype=x.dtype):
+            rows = x.contiguous(memory_format=torch.channels_last)  # here, so that what is kept of x is this
+            normed: Tensor = kernels.norm(rows, self.towers, self.size, self.scale, self.k)
+            return normed
         band = _band(x.shape[1], self.size, self.towers, x.dtype, x.device)
         out: Tensor = _ResponseNorm.apply(x, band, self.scale, self.power, self.k)
         return out

@@ -5,8 +5,8 @@ holds half the kernels of every layer; the other's maps come over a ``Link``, an
 
 What is computed is the two-tower net of ``repro.models.alexnet`` in one process, up to the order of a few sums: in
 float64 the two stay within 1e-14 of each other over 50 steps of the 2012 recipe (docs/two-gpus.md). In float32 they
-agree to rounding for some steps and then part: once rounding decides which place wins a pooling window, or on which
-side of zero a neuron falls, the two have learned from different pixels.
+agree to rounding until rounding decides which place wins a pooling window, or on which side of zero a neuron falls:
+then the two have learned from different pixels, and part.
 """
 
 import copy
@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from repro import paper
-from repro.models.alexnet import Layer, PlainDropout, build
+from repro.models.alexnet import Layer, build
+from repro.models.dropout import Dropout
 from repro.models.normalization import MeanResponseNorm, ResponseNorm
 
 TOWERS = 2
@@ -101,36 +101,13 @@ class Gather(nn.Module):
         return f"for {self.place}"
 
 
-class TowerDropout(nn.Module):
-    """Dropout of one tower's neurons, (N, C): its part of the mask that the whole layer would draw.
-
-    Both ranks draw the whole mask from generators of the same seed, so that the masks are those of one process.
-    ``inverted`` as ``repro.models.alexnet.Dropout``.
-    """
-
-    def __init__(self, rank: int, *, inverted: bool) -> None:
-        super().__init__()
-        self.rank, self.inverted = rank, inverted
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x if self.inverted else x * 0.5
-        n, own = x.shape
-        mask = F.dropout(x.new_ones(n, TOWERS * own), 0.5, training=True)  # zeros and twos
-        kept = x * mask[:, self.rank * own : (self.rank + 1) * own]
-        return kept if self.inverted else kept * 0.5
-
-    def extra_repr(self) -> str:
-        return f"p=0.5, rank={self.rank}"
-
-
 def tower(model: nn.Sequential, link: Link) -> nn.Sequential:
     """Return the rank's half of ``model``, a two-tower net of ``repro.models.alexnet`` with its weights.
 
-    Modules keep their names, so that recipes know them; weights are copies. It maps the pictures (N, 3, size, size),
-    the same on both ranks, to all the logits (N, classes), the same on both. Both ranks must run it in step, and
-    must have called ``torch.manual_seed`` alike. Raises ValueError for a net that is not of two towers, or whose
-    towers would have to talk elsewhere.
+    Modules keep their names, so that recipes know them; weights are copies; dropout shares its seeds and its step with
+    that of ``model``, which both ranks must have keyed alike. It maps the pictures (N, 3, size, size), the same on both
+    ranks, to all the logits (N, classes), the same on both. Both ranks must run it in step. Raises ValueError for a net
+    that is not of two towers, or whose towers would have to talk elsewhere.
     """
     _refuse_other_nets(model)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -180,10 +157,10 @@ def _half(module: nn.Module, rank: int) -> nn.Module:
             own = nn.Linear(module.in_features, module.out_features // TOWERS)
         case nn.BatchNorm2d():
             own = nn.BatchNorm2d(module.num_features // TOWERS, module.eps, module.momentum)
-        case PlainDropout():
-            return TowerDropout(rank, inverted=False)
-        case nn.Dropout():
-            return TowerDropout(rank, inverted=True)
+        case Dropout():
+            mine = Dropout(inverted=module.inverted, draw=module.draw, part=(rank, TOWERS))
+            mine.seed = module.seed
+            return mine
         case _:
             own = copy.deepcopy(module)
             if isinstance(own, ResponseNorm | MeanResponseNorm):

@@ -126,9 +126,27 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return count_errors(logits.detach(), labels), loss.detach()
 
 
+Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Updates a model with a batch, images and labels; returns the batch's errors, a count, and its mean loss, both before.
+
+See ``repro.training.captured`` for one that is recorded and replayed.
+"""
+
+
+def updating(model: nn.Module, optimizer: torch.optim.Optimizer, learn: Learn = learn) -> Update:
+    """Return the update that learns, and then takes the optimizer's step."""
+
+    def update(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        found = learn(model, images, labels)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return found
+
+    return update
+
+
 def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    update: Update,
     stream: Iterator[tuple[Any, Tensor]],
     prepare: Callable[[Any], Tensor],
     recent: Recent,
@@ -137,7 +155,6 @@ def train(
     check_every: float,
     stopping: Callable[[], bool] = lambda: False,
     before: Callable[[int], None] = lambda _step: None,
-    learn: Learn = learn,
 ) -> Iterator[Check]:
     """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
@@ -155,9 +172,7 @@ def train(
                 raise Interrupted(step)
             before(step)
             images, labels = next(stream)
-            wrong, loss = learn(model, prepare(images), labels)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            wrong, loss = update(prepare(images), labels)
             recent.put(step, wrong, loss)
             step += 1
         yield recent.check(step)

@@ -14,4 +14,9 @@ def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.O
     torch's rule and the 2012 rule (rate inside the velocity) are the same recurrence.
     """
     groups = groups_2012(model, rate, weight_decay=0.0) if protocol == "code" else [{"params": [*model.parameters()]}]
-    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
+    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, fused=in_one_kernel(model))
+
+
+def in_one_kernel(model: nn.Module) -> bool | None:
+    """Whether torch is to update the parameters in one kernel: on a GPU; elsewhere None, as it sees fit."""
+    return True if next(model.parameters()).is_cuda else None

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from repro.data.processes import leave_with_parent
 from repro.problem import Problem
 from repro.training.loop import Interrupted
 
@@ -201,11 +202,3 @@ def _join(rank: int, world: int, meeting: str, device: str, threads: int) -> tor
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
     return here
-
-
-def leave_with_parent() -> None:
-    """End this process when its parent is killed, which would otherwise leave it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)

@@ -12,6 +12,7 @@ from torch import nn
 from repro.models import cifar
 from repro.paper import MOMENTUM
 from repro.training import schedule
+from repro.training.optimizer import in_one_kernel
 from repro.training.schedule import Plateau, Released
 from repro.training.sgd2012 import SGD2012
 
@@ -47,8 +48,12 @@ class Recipe:
             group = groups.setdefault((role, decay, base), {"params": [], "weight_decay": decay})  # type: ignore[arg-type]
             group |= {"lr": base, "base": base, "role": role}
             group["params"].append(parameter)
-        kinds: type[torch.optim.Optimizer] = torch.optim.SGD if protocol == "modern" else SGD2012
-        self.optimizer = kinds(list(groups.values()), lr=rate, momentum=MOMENTUM)  # type: ignore[call-arg]
+        rest: dict[str, Any] = {"lr": rate, "momentum": MOMENTUM}
+        self.optimizer: torch.optim.Optimizer
+        if protocol == "modern":
+            self.optimizer = torch.optim.SGD([*groups.values()], **rest, fused=in_one_kernel(model))
+        else:
+            self.optimizer = SGD2012([*groups.values()], **rest)
 
     @property
     def converged(self) -> bool:

@@ -40,6 +40,9 @@ class SGD2012(torch.optim.Optimizer):
             if not params or rate == 0:
                 continue
             velocities = [self.state[p].setdefault("v", torch.zeros_like(p)) for p in params]
+            if params[0].is_cuda and params[0].dtype == torch.float32:
+                _in_kernels(params, velocities, group)
+                continue
             steps = [p.grad for p in params]
             if group["weight_decay"]:
                 steps = torch._foreach_add(steps, params, alpha=group["weight_decay"])
@@ -47,6 +50,14 @@ class SGD2012(torch.optim.Optimizer):
             torch._foreach_add_(velocities, steps, alpha=-rate)
             torch._foreach_add_(params, velocities)
         return loss
+
+
+def _in_kernels(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any]) -> None:
+    from repro.training import fused  # needs Triton, which torch brings along where there are GPUs
+
+    for p, v in zip(params, velocities, strict=True):
+        assert p.grad is not None
+        fused.update(p, v, p.grad, rate=group["lr"], momentum=group["momentum"], decay=group["weight_decay"])
 
 
 def groups_2012(model: torch.nn.Module, rate: float, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""Dropout by counting: a mask is a pure function of the layer's seed, the step, the row of the batch and the neuron.
+
+A layer has the SplitMix64 sequence of its seed (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014; constants of java.util.SplittableRandom), and each step 2**32 words of it that no other step
+has. A row of the batch takes as many words as its neurons need, one bit a neuron. It is integer arithmetic modulo
+2**64, so a CPU and a GPU have the same masks. Nothing is drawn from a stream: a resumed training needs no state, and
+the masks of a part of the batch, or of one tower's neurons, are slices of the whole.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from repro.seeds import derive
+
+BITS = 64
+STEP = 1 << 32
+"""Words a step has: enough for 65,536 images of 4 million neurons."""
+
+
+def _signed(bits: int) -> int:
+    """Return the int64 with these 64 bits."""
+    return (bits + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+GAMMA = 0x9E3779B97F4A7C15
+FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def mixed(x: Tensor) -> Tensor:
+    """Return each int64 of ``x`` with its 64 bits mixed, one to one: Stafford's Mix13, which SplitMix64 uses."""
+    x = (x ^ _right(x, 30)) * _signed(FIRST)
+    x = (x ^ _right(x, 27)) * _signed(SECOND)
+    return x ^ _right(x, 31)
+
+
+def _right(x: Tensor, places: int) -> Tensor:
+    """Return the bits of ``x`` shifted right with zeros behind them: torch repeats the sign."""
+    return x >> places & (1 << BITS - places) - 1
+
+
+class Draw(nn.Module):
+    """Where the masks of all dropout layers of a network are: at ``step``, in the batch's rows from ``first`` on.
+
+    The step lies in a tensor, int64 (), on the network's device, so that what is recorded once reads it anew.
+    """
+
+    step: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.first = 0
+
+    def at(self, step: int) -> None:
+        """Go to ``step``, in [0, 2**32)."""
+        self.step.fill_(step)
+
+
+class Dropout(nn.Module):
+    """Dropout with probability 0.5 of the neurons of (N, ...), in the order in which they lie flattened.
+
+    As in section 4.2: those left stay as they are, and all are halved when tested; ``inverted``: those left are
+    doubled, and tested they stay as they are. ``part``: this layer holds that one of so many equal parts of the
+    neurons. Until ``key`` gives it a seed, a layer has a fixed one.
+    """
+
+    seed: Tensor
+
+    def __init__(self, *, inverted: bool, draw: Draw | None = None, part: tuple[int, int] = (0, 1)) -> None:
+        super().__init__()
+        self.inverted, self.part = inverted, part
+        self.draw = Draw() if draw is None else draw
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x if self.inverted else x * 0.5
+        kept = x * self.mask(x)
+        return kept * 2 if self.inverted else kept
+
+    def mask(self, x: Tensor) -> Tensor:
+        """Return which neurons of ``x`` are kept at the step, bool, of its shape and on its device."""
+        rows, own = len(x), x[0].numel()
+        which, parts = self.part
+        words = -(-own * parts // BITS)  # of a row of the whole layer
+        low, high = which * own // BITS, -(-(which + 1) * own // BITS)
+        numbers = torch.arange(self.draw.first * words + 1, (self.draw.first + rows) * words + 1, device=x.device)
+        start = self.draw.step * _signed(GAMMA * STEP) + self.seed
+        row = mixed(numbers.view(rows, words)[:, low:high] * _signed(GAMMA) + start)
+        bit = 1 << torch.arange(BITS, device=x.device)
+        first = which * own - low * BITS
+        return (row[..., None] & bit).ne(0).flatten(1)[:, first : first + own].reshape(x.shape)
+
+    def extra_repr(self) -> str:
+        return f"p=0.5, inverted={self.inverted}" + (f", part={self.part}" if self.part[1] > 1 else "")
+
+
+def key(model: nn.Module, seed: int) -> Draw:
+    """Give the dropout layers of ``model`` the seeds that follow from a trial's, by their number, and one ``Draw``.
+
+    Return it: the training goes from step to step by it.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Dropout)]
+    draw = layers[0].draw if layers else Draw()
+    for number, layer in enumerate(layers):
+        layer.draw = draw
+        layer.seed.fill_(derive(seed, "dropout", number))
+    return draw

@@ -1,0 +1,35 @@
+"""The update rule of 2012 as one GPU kernel a tensor. Written in Triton; imported only where weights lie on a GPU.
+
+A step moves the weights, the velocities and the gradients once each way they go: 20 bytes a weight in single precision,
+where the same in torch's operations on lists of tensors moves 44.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024
+
+
+@triton.jit
+def _update(W, V, G, count, rate, momentum, decay, B: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+    there = at < count
+    w = tl.load(W + at, mask=there)
+    g = tl.load(G + at, mask=there)
+    v = momentum * tl.load(V + at, mask=there) - rate * (g + decay * w)
+    tl.store(V + at, v, mask=there)
+    tl.store(W + at, w + v, mask=there)
+
+
+def update(weight: Tensor, velocity: Tensor, gradient: Tensor, *, rate: float, momentum: float, decay: float) -> None:
+    """Change float32 ``velocity`` and ``weight`` in place as ``repro.training.sgd2012.SGD2012`` says.
+
+    All three have one shape, and lie in memory without gaps; the first two alike.
+    """
+    if gradient.stride() != weight.stride():
+        gradient = torch.empty_like(weight).copy_(gradient)
+    grid = (triton.cdiv(weight.numel(), BLOCK),)
+    with torch.cuda.device_of(weight):  # Triton launches on the current device
+        _update[grid](weight, velocity, gradient, weight.numel(), rate, momentum, decay, B=BLOCK)
