@@ -57,7 +57,7 @@ claim() {
 }
 
 case $piece in
-  check) bounded "${PYTHON:-python}" -m pytest -q -p no:cacheprovider tests/test_gpu.py ;;
+  check) bounded "${PYTHON:-python}" -m pytest -q -p no:cacheprovider tests/test_gpu.py tests/test_gpu_training.py ;;
   relu)
     for condition in cifar10 cifar10-modern cifar10-19pct cifar10-18pct cifar10-modern-18pct cifar10-modern-19pct; do
       claim relu-speedup $condition

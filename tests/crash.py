@@ -28,7 +28,7 @@ from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
 from repro.measure import epochs_to as measure_epochs_to
 from repro.measure import final_error as measure_final_error
-from repro.running import runner
+from repro.running import attempt
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -121,7 +121,7 @@ def run(kind: str, root: Path, at: Path, point: int | None) -> list[str]:
         return False
 
     seen = store.recall(at, task.spec.identity(data.digest))
-    found = runner._measure(task, data, Monitor(stopping=stopping), seen)
+    found = attempt.attempt(task, data, Monitor(stopping=stopping), seen)
     assert isinstance(found, store.Trial), found
     return points.names
 

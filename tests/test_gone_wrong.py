@@ -17,7 +17,7 @@ from repro.cli import main
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
-from repro.running import runner
+from repro.running import attempt, runner
 from repro.store import Trial, TrialSpec
 from repro.training import loop
 from repro.training.loop import Hung, Recent, timely
@@ -108,10 +108,10 @@ def test_want_of_memory_names_a_batch_and_the_others_go_on(
 def test_a_batch_is_named_only_where_it_may_help(tmp_path: Path) -> None:
     """The experiment's own default is halved where the claim says none; one image is not, nor what has no batch."""
     p = {"experiment": "final-error", "numerics": 1, "seed": 0}
-    assert "half of 128" in runner._smaller(TrialSpec(config={}, **p))  # type: ignore[arg-type]
-    assert runner._smaller(TrialSpec(config={"batch": 1}, **p)) == ""  # type: ignore[arg-type]
-    assert runner._smaller(TrialSpec(experiment="count", numerics=1, config={}, seed=0)) == ""
-    assert not runner._for_want_of_memory(RuntimeError("shapes differ"))
+    assert "half of 128" in attempt.smaller(TrialSpec(config={}, **p))  # type: ignore[arg-type]
+    assert attempt.smaller(TrialSpec(config={"batch": 1}, **p)) == ""  # type: ignore[arg-type]
+    assert attempt.smaller(TrialSpec(experiment="count", numerics=1, config={}, seed=0)) == ""
+    assert not attempt.for_want_of_memory(RuntimeError("shapes differ"))
 
 
 def test_one_failing_claim_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_a_hung_loader_fails_its_trial_and_names_itself(
     p = final_error.Parameters(**crash.SMALL, epochs=1.0)
     for name, status in (("dali", "failed"), ("resident", "completed")):
         task = Task(final_error.spec(p, 0), "scoring", 1.0, tmp_path / name, CPU, name)
-        runner._measure(task, data, Monitor(), None)
+        attempt.attempt(task, data, Monitor(), None)
         (trial,) = store.load(tmp_path / name)[0]
         assert trial.status == status
         assert ("the loader 'dali' gave nothing for 0.3 s" in trial.message) == (status == "failed")

@@ -17,7 +17,7 @@ from repro.data import Dataset
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
-from repro.running import runner
+from repro.running import attempt, runner
 from repro.store import Trial
 from repro.training.loop import Interrupted
 
@@ -152,7 +152,7 @@ def test_a_trial_that_another_process_ends_is_not_run_again(tmp_path: Path, monk
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(runner, "locked", Held)
+    monkeypatch.setattr(attempt, "locked", Held)
     result = runner.run(condition, source, seeds=(0,), store=tmp_path, device=CPU, observer=heard)  # type: ignore[arg-type]
     assert result.failed == result.finished == []
     assert heard.lines[-1] == "completed"
@@ -162,7 +162,7 @@ def test_a_trial_that_another_process_ends_is_not_run_again(tmp_path: Path, monk
 TOLD = """
 import os, sys
 from repro import measure
-from repro.running import runner
+from repro.running import attempt, runner
 real = measure.measure
 def told(task, data, monitor):
     with open(sys.argv[1], "a") as file:

@@ -13,7 +13,7 @@ from repro.data import Dataset
 from repro.models import cifar
 from repro.training import checkpoint
 from repro.training.inputs import Input, batches
-from repro.training.loop import Check, Interrupted, Recent, train
+from repro.training.loop import Check, Interrupted, Recent, train, updating
 from repro.training.optimizer import optimizer_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -176,8 +176,7 @@ def run_of(checks, *, check_every=1.0, stopping=lambda: False):
     data, layer = numbered(40), linear()
     model = nn.Sequential(nn.Flatten(), layer)
     running = train(
-        model,
-        torch.optim.SGD(model.parameters(), 0.01),
+        updating(model, torch.optim.SGD(model.parameters(), 0.01)),
         batches(data, 8, 0),
         Input(data.images, "modern"),
         Recent(5, 8, torch.device("cpu")),
@@ -207,7 +206,7 @@ def test_after_a_resume_the_checks_fall_on_the_same_steps(check_every):
         empty = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
         stream = itertools.repeat((torch.zeros(1, 1, 1, 3), torch.zeros(1, dtype=torch.int64)))
         optimizer, recent = torch.optim.SGD(empty.parameters(), 0.0), Recent(1, 1, torch.device("cpu"))
-        return train(empty, optimizer, stream, lambda x: x, recent, first_step=first, check_every=check_every)
+        return train(updating(empty, optimizer), stream, lambda x: x, recent, first_step=first, check_every=check_every)
 
     for first in range(45):
         assert next(checks_from(first)).step == next(step for step in due if step > first)

@@ -15,11 +15,12 @@ import torch
 
 from repro import environment
 from repro.bench import cases
-from repro.bench.cases import Settings
 from repro.bench.results import FROM_FILES, NETS, Ran, Run
-from repro.bench.timing import nothing, rates
+from repro.bench.setting import Settings
+from repro.bench.timing import Side, nothing, rates
 from repro.data import DataError
 from repro.problem import Problem
+from repro.training.precision import Precision, use
 
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared
@@ -28,11 +29,17 @@ Heard = Callable[[Ran | Problem, str], None]
 """Told each case as it ends: what was found, or why it was not measured, and the case's name."""
 
 
-def settings(net: str | None, batch: int, device: torch.device, *, compiled: bool = False) -> Settings:
-    """Return the settings of a run, by default the net that suits the device; precision and memory as in training."""
-    environment.strict_fp32()
+def settings(
+    net: str | None, batch: int, device: torch.device, *, compiled: bool = False, of_ours: Precision = "fp32"
+) -> Settings:
+    """Return the settings of a run, by default the net that suits the device; precision and memory as in training.
+
+    ``of_ours`` is the precision of what is the package's; its peers have single precision.
+    """
+    use("fp32")
     environment.keep_memory()
-    return Settings(net or ("alexnet" if device.type == "cuda" else "alexnet-32"), batch, device, compiled)
+    net = net or ("alexnet" if device.type == "cuda" else "alexnet-32")
+    return Settings(net, batch, device, compiled, precision=of_ours)
 
 
 @contextmanager
@@ -66,7 +73,7 @@ def _refuse_unfit(found: "Prepared", s: Settings) -> None:
 
 def described(s: Settings, data: str) -> dict[str, object]:
     """Return what has to be alike for two runs to be compared, beside the machine; ``data`` says which pictures."""
-    return {"net": s.net, "batch": s.batch, "precision": "fp32", "pictures": data}
+    return {"net": s.net, "batch": s.batch, "precision": s.precision, "pictures": data}
 
 
 def measure(
@@ -102,12 +109,29 @@ def _one(name: str, s: Settings, rounds: int, clock: Callable[[], float]) -> Ran
     wait = partial(torch.cuda.synchronize, s.device) if s.device.type == "cuda" else nothing
     with ExitStack() as stack:
         case = cases.CASES[name](s, stack)
-        found = rates(case.sides, rounds, clock=clock, wait=wait)
+        sides = [side if side.foreign else _within(s.precision, side) for side in case.sides]
+        found = rates(sides, rounds, clock=clock, wait=wait)
     return Ran(
         name=name, what=case.what, unit=case.unit, rates={side: tuple(values) for side, values in found.items()},
         foreign=tuple(side.name for side in case.sides if side.foreign),
         floor=None if case.floor_s is None else 1 / case.floor_s, no_floor=case.no_floor,
     )  # fmt: skip
+
+
+def _within(precision: Precision, side: Side) -> Side:
+    """Return a side that has TF32 while it is timed, where that is its precision: a switch of the whole process."""
+    if precision != "tf32":
+        return side
+
+    def before() -> None:
+        use("tf32")
+        side.before()
+
+    def after() -> None:
+        use("fp32")
+        side.after()
+
+    return side._replace(before=before, after=after)
 
 
 def _load() -> tuple[float, ...]:

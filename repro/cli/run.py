@@ -55,6 +55,8 @@ def run_options(command: Any) -> Any:
                      help="Run trials on a Ray cluster: ray://HOST:PORT, ray://auto, or ray for this machine as one."),
         click.option("--deterministic", is_flag=True,
                      help="On a GPU, too, only operations that give the same bits each time."),
+        click.option("--eager", is_flag=True,
+                     help="On a GPU, launch every operation by itself: slower, for finding faults."),
         click.option("--download", is_flag=True, help="Download data that is missing into --data."),
         data_option, store_option, claims_option,
     )  # fmt: skip

@@ -10,7 +10,8 @@ from repro import __version__, experiments, store
 from repro.experiments import Observed
 from repro.folders import DATA
 from repro.judging import bands, paired, resolve
-from repro.judging.judge import Judged, Verdict, judge, judge_all, records
+from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
+from repro.judging.rules import in_words
 from repro.source import code_digest
 from repro.spec import (
     Claim,
@@ -29,8 +30,8 @@ UNTESTED = ("ERROR", "NOT_TESTED", "SMOKE_BROKEN", "SMOKE_OK")
 """Outcomes that say nothing about a claim."""
 
 SHOWN = (
-    "commit", "dirty", "device", "cpu", "threads", "world", "torch", "python", "precision", "loader", "micro_batch",
-    "code_digest",
+    "commit", "dirty", "device", "cpu", "threads", "world", "torch", "python", "precision", "captured", "loader",
+    "micro_batch", "code_digest",
 )  # fmt: skip
 """Keys of a trial's environment that the report shows."""
 
@@ -39,15 +40,16 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
     """Return the whole report as JSON-ready data, from the records under ``root``; infinities are None.
 
     ``ahead``: also what the planned seeds of each condition can resolve, which takes a second or two.
-    Raises StoreError where the store's plans cannot be read; records that cannot be used are listed in ``problems``.
+    Files of the store that cannot be used are listed in ``problems``: the rest is judged without them.
     """
     trials, problems = store.load(root)
-    looks = store.load_looks(root)
+    plans = store.load_plans(root)
+    problems += plans.unusable.values()
     found_once = records(trials)
-    claims = [
-        _claim(claim, judge_all(claim, found_once, looks), root) | {"bands": bands.changed(root, claim)}
-        for claim in registry.values()
-    ]
+    claims = []
+    for claim in registry.values():
+        verdicts = judge_all(claim, found_once, plans.looks, plans.unusable)
+        claims.append(_claim(claim, verdicts, root) | {"bands": _moved(root, claim, problems)})
     if ahead:
         for claim, told in zip(registry.values(), claims, strict=True):
             for c in told["conditions"]:
@@ -74,14 +76,23 @@ def _unused(trials: Sequence[Trial], claims: Sequence[Mapping[str, Any]]) -> lis
     return [trial.identity for trial in trials if trial.identity not in used]
 
 
-def outcomes(registry: Mapping[str, Claim], root: Path) -> dict[str, str]:
+def _moved(root: Path, claim: Claim, problems: list[str]) -> list[str]:
+    """Return what changed of a claim's bands since its first run; why that cannot be told is added to ``problems``."""
+    try:
+        return bands.changed(root, claim)
+    except store.StoreError as error:
+        problems.append(str(error))
+        return [f"whether a band was changed since the first run cannot be told: bands/{claim.id}.json cannot be used"]
+
+
+def outcomes(registry: Mapping[str, Claim], found: Records, plans: store.Plans) -> dict[str, str]:
     """Return each claim's outcome, by id: what a list needs, without the rest of the report."""
-    trials = records(store.load(root)[0])
-    looks = store.load_looks(root)
-    return {
-        id_: judge(claim, claim.conditions[claim.headline], trials, looks.get((id_, claim.headline), ())).outcome
-        for id_, claim in registry.items()
-    }
+    told: dict[str, str] = {}
+    for id_, claim in registry.items():
+        at = (id_, claim.headline)
+        looks, unknown = plans.looks.get(at, ()), plans.unusable.get(at, "")
+        told[id_] = judge(claim, claim.conditions[claim.headline], found, looks, unknown).outcome
+    return told
 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
@@ -146,6 +157,7 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict], root: Path) -> dict[st
 
 def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[str, Any]:
     condition, experiment = claim.conditions[name], experiments.get(claim.experiment)
+    alone = len(condition.arms) == 1
     shared = condition.any_arm.model_dump(mode="json", exclude=set(experiment.FACTORS))
     return {
         "name": name,
@@ -156,15 +168,16 @@ def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[st
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "note": condition.note,
+        "blocked": condition.blocked,
         "parameters": shared | {"net": getattr(condition.any_arm, "net", None)},
-        "expected": [_expected(e, experiment) for e in expectations(claim, name)],
+        "expected": [_expected(e, experiment, alone=alone) for e in expectations(claim, name)],
         "seeds": list(verdict.seeds),
         "seeds_in_claim": list(condition.seeds),
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
         "resolves": [],
-        "estimates": [_estimate(j, experiment, verdict.observed, root) for j in verdict.judged],
+        "estimates": [_estimate(j, experiment, verdict.observed, root, alone=alone) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "stale": sum(t.environment.get("code_digest") != code_digest() for _, _, t in verdict.observed.trials),
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
@@ -184,10 +197,11 @@ def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 
-def _expected(e: Expectation, experiment: Any) -> dict[str, Any]:
+def _expected(e: Expectation, experiment: Any, *, alone: bool) -> dict[str, Any]:
     """Return what the paper leads us to expect, before anything is run."""
     return {
         "name": name_text(e),
+        "words": in_words(e, alone=alone),
         "published": e.published_value,
         "published_text": published_text(e),
         "accept": list(e.accept),
@@ -198,10 +212,10 @@ def _expected(e: Expectation, experiment: Any) -> dict[str, Any]:
     }
 
 
-def _estimate(judged: Judged, experiment: Any, observed: Observed, root: Path) -> dict[str, Any]:
+def _estimate(judged: Judged, experiment: Any, observed: Observed, root: Path, *, alone: bool) -> dict[str, Any]:
     e, i = judged.expectation, judged.estimate
     pair = paired.difference(e, observed, root)
-    return _expected(e, experiment) | {
+    return _expected(e, experiment, alone=alone) | {
         "value": i.value if i else None,
         "low": i.low if i else None,
         "high": i.high if i else None,

@@ -49,18 +49,19 @@ class Cluster:
 
     @contextmanager
     def pool(
-        self, source: Source, tasks: Callable[[Planned], Task], observer: Observer, stop: threading.Event
-    ) -> Iterator["_Pool"]:
-        """Yield the cluster's workers, as ``runner.run`` wants them. Raises Problem where no trial finds room."""
-        each = max(1, getattr(source.parameters, "gpus", 0)) if self.gpus else 0
+        self, sources: Callable[[Planned], Source], tasks: Callable[[Planned], Task], observer: Observer,
+        stop: threading.Event,
+    ) -> Iterator["_Pool"]:  # fmt: skip
+        """Yield the cluster's workers, for ``runner.run_together``. Raises Problem where no trial finds room."""
+        each = 1 if self.gpus else 0
         cpus, gpus = _most("CPU"), _most("GPU")
-        threads = max(1, int(cpus / gpus)) * each if each else torch.get_num_threads()
+        threads = max(1, int(cpus / gpus)) if each else torch.get_num_threads()
         if not _slots(threads, each):
             raise Problem(
                 f"no machine of the cluster has the {threads} CPUs and {each} GPUs that a trial takes (at most "
                 f"{cpus:g} and {gpus:g} are there); on CPUs, OMP_NUM_THREADS sets how many"
             )
-        pool = _Pool(source, tasks, observer, stop, self.desk, threads, each, self.jobs)
+        pool = _Pool(sources, tasks, observer, stop, self.desk, threads, each, self.jobs)
         try:
             yield pool
         finally:
@@ -83,7 +84,8 @@ def joined(on: str, device: str, jobs: int | None) -> Iterator[Cluster]:
             ray.init(address=address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             told = (str(error).splitlines() or ["no reason given"])[0]
-            raise Problem(f"--on {on}: no cluster was joined ({told}); see docs/cluster.md") from error
+            how = "" if "RAY_AUTH_MODE" in os.environ else "where it asks for a token, set RAY_AUTH_MODE=token; "
+            raise Problem(f"--on {on}: no cluster was joined ({told}); {how}see docs/cluster.md") from error
     try:
         gpus = int(_most("GPU"))
         if device not in ("auto", "cpu", "cuda"):
@@ -172,7 +174,7 @@ class Desk:
 class _Pool:
     """The workers of a cluster, as the process at home sees them."""
 
-    source: Source
+    sources: Callable[[Planned], Source]
     tasks: Callable[[Planned], Task]
     observer: Observer
     stop: threading.Event
@@ -181,6 +183,10 @@ class _Pool:
     gpus: int
     jobs: int | None
     running: dict[Any, Planned] = field(default_factory=dict)
+    origins: dict[int, Any] = field(default_factory=dict)
+    """id of a source -> where its data comes from, as Ray keeps it for the workers."""
+    places: dict[str, Path] = field(default_factory=dict)
+    """key -> the trial's folder in the store."""
     locks: dict[str, ExitStack] = field(default_factory=dict)
     specs: dict[str, TrialSpec] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -194,9 +200,13 @@ class _Pool:
         _hold_many_files()
         options = {"num_cpus": self.threads, "num_gpus": self.gpus, "max_retries": 0}
         self.remote = ray.remote(measure_there).options(**options)
-        place = replace(self.source.place, own=self.source.place.own.resolve())
-        place = replace(place, root=place.root.resolve() if place.root else None)
-        self.origin = ray.put((self.source.experiment, self.source.parameters, place))
+
+    def _origin(self, source: Source) -> Any:
+        if id(source) not in self.origins:
+            place = replace(source.place, own=source.place.own.resolve())
+            place = replace(place, root=place.root.resolve() if place.root else None)
+            self.origins[id(source)] = ray.put((source.experiment, source.parameters, place))
+        return self.origins[id(source)]
 
     def stopping(self) -> bool:
         return self.stop.is_set()
@@ -205,11 +215,11 @@ class _Pool:
         if time.monotonic() - self._looked > NODES_S:
             # With no machine left one trial waits at Ray for the next.
             self._slots, self._looked = max(1, _slots(self.threads, self.gpus)), time.monotonic()
-        return not self.back and len(self.running) < min(self._slots, self.jobs or self._slots)
+        return not self.back and len(self.running) < self._slots
 
     def begin(self, planned: Planned, seen: Trial | None) -> None:
-        key, task = planned.spec.key, self.tasks(planned)
-        identity = planned.spec.identity(self.source.data.digest)
+        key, task, source = planned.spec.key, self.tasks(planned), self.sources(planned)
+        identity = planned.spec.identity(source.data.digest)
         if key not in self.locks:
             with ExitStack() as lock:
                 if not lock.enter_context(locked(task.store, identity)):
@@ -221,10 +231,10 @@ class _Pool:
                 self.locks[key] = lock.pop_all()
         self.specs[key] = planned.spec
         self.attempts[key] = self.attempts.get(key, 0) + 1
-        place = folder(task.store, identity).resolve()
+        place = self.places[key] = folder(task.store, identity).resolve()
         ray.get(self.desk.begin.remote(key, self.attempts[key], place))
         order = Order(
-            task, self.origin, self.source.data.digest, self.threads, torch.are_deterministic_algorithms_enabled(),
+            task, self._origin(source), source.data.digest, self.threads, torch.are_deterministic_algorithms_enabled(),
             (repro.__version__, torch.__version__), self.attempts[key], POLL_S * max(1.0, self._slots / CALLERS),
             files_in(place, (*STATE, "record.json")),
         )  # fmt: skip
@@ -267,11 +277,10 @@ class _Pool:
         else:
             outcome = back.outcome
             if back.files is not None:
-                place = folder(self.tasks(planned).store, planned.spec.identity(self.source.data.digest))
-                put(place, back.files)
+                put(self.places[key], back.files)
                 for name in STATE:
                     if name not in back.files:
-                        (place / name).unlink(missing_ok=True)
+                        (self.places[key] / name).unlink(missing_ok=True)
         self.locks.pop(key).close()
         return outcome
 

@@ -19,10 +19,10 @@ from repro import measure
 from repro.files import read, write_atomically
 from repro.measure import Monitor, Place, Task
 from repro.problem import Problem
-from repro.running import runner
-from repro.running.runner import Interrupted
+from repro.running.attempt import attempt
 from repro.store import Trial, folder, recall
 from repro.training import checkpoint
+from repro.training.loop import Interrupted
 
 STATE_S = 60.0  # between two states sent home, at least; more where sending would take over 2% of a worker's time
 STATE = ("checkpoint.pt", "checkpoint.pt.previous", "checkpoint.pt.new")
@@ -97,8 +97,9 @@ def measure_there(order: Order, desk: Any) -> Back:
             try:
                 data = _load(ray.get(order.source), task.device)
                 if data.digest != order.digest:
+                    _data.clear()  # it may be put right before the next trial comes
                     return Back(f"{host} has other data: {data.digest}, not {order.digest}; prepare it alike")
-                outcome = runner._measure(task, data, Monitor(line.report, line.stopping), recall(Path(root), identity))
+                outcome = attempt(task, data, Monitor(line.report, line.stopping), recall(Path(root), identity))
             except Interrupted:
                 outcome = None
             except Problem as problem:

@@ -14,7 +14,7 @@ from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
 from repro.report import summary, tables
 from repro.report.console import terminal
 from repro.report.progress import Progress
-from repro.spec import Claim
+from repro.spec import Claim, Condition
 from repro.store import StoreError, add_look, load
 
 
@@ -47,11 +47,12 @@ def _run(
     runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, *, named: bool, options: dict[str, Any]
 ) -> int:
     """Do so as the only process, or as rank 0 of several; ``where`` are its ranks, device, data and cluster."""
-    team, device, place, cluster = where
+    team, device, _, cluster = where
     root, data, download = options["store"], options["data"], options["download"]
     console = terminal()
     failed: list[str] = []
     choices: list[tuple[Claim, Choice, bool]] = []
+    together: list[Any] = []
     try:
         gpus = cluster.gpus if cluster else runner.count_gpus(device)
         for claim, asked in wanted:
@@ -66,30 +67,34 @@ def _run(
                 continue
             seeds = choice.condition.seeds[: options["seeds"]]
             console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
-            if cluster and claim.experiment == "throughput":
-                failed.append(f"{claim.id}: a machine that other trials share tells no times; run it without --on")
-                continue
             try:
-                source = runner.prepare(
-                    claim.experiment, choice.condition, place, team=team, micro_batch=options["micro_batch"],
-                    device=device,
-                )  # fmt: skip
+                source = _prepared(runner, claim, choice.condition, where, options)
             except runner.DataError as error:
                 failed.append(f"{claim.id}: {error}")
                 continue
+            except runner.together.Unfit as unfit:
+                if named:
+                    raise
+                choices[-1] = (claim, Choice(None, f"skipped: {unfit}"), False)
+                continue
             add_look(root, claim.id, choice.condition.name, seeds)
             bands.note(root, claim)
+            if cluster:
+                together.append(runner.Wanted(choice.condition, source, seeds, f"{claim.id}: "))
+                continue
             try:
                 with Progress(console) as observer:
                     result = runner.run(
                         choice.condition, source, seeds=seeds, store=root, device=device,
                         jobs=options["jobs"] or 1, observer=observer, loader=options["loader"],
                         deterministic=options.get("deterministic", False), micro_batch=options["micro_batch"],
-                        team=team, pool=cluster.pool if cluster else None,
+                        eager=options.get("eager", False), team=team,
                     )  # fmt: skip
                 failed += [f"{claim.id}: {line}" for line in result.failed]
             except StoreError as error:
                 failed.append(f"{claim.id}: {error}")
+        if together:
+            failed += _run_together(runner, together, (cluster, console), options)
     except runner.Interrupted:
         click.echo("repro: interrupted; every trial saved its state, and the same command goes on from there", err=True)
         return INTERRUPTED
@@ -97,6 +102,31 @@ def _run(
         click.echo(f"repro: failed: {line}", err=True)
     code = _conclude(choices, root, console, named=named)
     return NOT_DONE if failed else code
+
+
+def _prepared(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> Any:
+    """Return a condition's data. Raises DataError without it, Unfit for trials that cannot be run as asked."""
+    team, device, place, cluster = where
+    if cluster and claim.experiment == "throughput":
+        raise runner.together.Unfit("throughput: a machine that other trials share tells no times; run it without --on")
+    return runner.prepare(
+        claim.experiment, condition, place, team=team, micro_batch=options["micro_batch"], device=device
+    )
+
+
+def _run_together(runner: Any, wanted: Sequence[Any], where: Any, options: dict[str, Any]) -> list[str]:
+    """Run several conditions at once on a cluster and return a line for each trial that failed."""
+    cluster, console = where
+    try:
+        with Progress(console) as observer:
+            result = runner.run_together(
+                wanted, cluster.pool, store=options["store"], device=cluster.device, observer=observer,
+                loader=options["loader"], deterministic=options.get("deterministic", False),
+                micro_batch=options["micro_batch"], eager=options.get("eager", False),
+            )  # fmt: skip
+    except StoreError as error:
+        return [str(error)]
+    return list(result.failed)
 
 
 def _runner() -> Any:

@@ -1,14 +1,16 @@
-"""What is left of a condition: which trial is run next, and what becomes of one that came back.
+"""What is left of some conditions: which trial is run next, and what becomes of one that came back.
 
 It knows no clock, no process and no network: ``drive`` keeps any ``Pool`` of workers busy, this process, processes
-beside it, a cluster or a simulation of one. The experiment is asked what is pending at the start, in a search after
-each of its trials (so that one that has found its rate hands over to scoring), and once more at the end.
+beside it, a cluster or a simulation of one. The experiments are asked what is pending at the start, in a search after
+each of its trials (so that one that has found its rate hands over to scoring), and once more at the end. The first
+condition's trials go first; a trial that several want is run once.
 """
 
 from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from repro import experiments
 from repro.experiments import Planned
@@ -89,65 +91,92 @@ class Pool(Protocol):
         ...
 
 
-@dataclass
-class Work:
-    """What is left of a condition; ``given_up`` are keys that failed in this run."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A condition to be run with some seeds; ``name`` goes before its arms in what is told, where there are several."""
 
     experiment: str
     condition: Condition
     seeds: tuple[int, ...]
-    store: Path
     data_digest: str
+    name: str = ""
+
+
+class Job(NamedTuple):
+    """A trial to be run, what was recorded of it when it was planned, and the condition it is run for."""
+
+    planned: Planned
+    seen: Trial | None
+    part: Part
+
+
+@dataclass
+class Work:
+    """What is left of some conditions. Keys are those of specs, which in one run name their data too."""
+
+    parts: Sequence[Part]
+    store: Path
     given_up: set[str] = field(default_factory=set)
-    running: set[str] = field(default_factory=set)
+    """Keys that failed in this run."""
+    running: dict[str, Job] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
     """Keys that another process held when we last looked."""
     begun: set[str] = field(default_factory=set)
     """Keys that the observer has heard of."""
     lost: Counter[str] = field(default_factory=Counter)
     """key -> workers lost one after the other."""
-    _done: dict[str, Trial] = field(default_factory=dict)
-    _waiting: deque[Planned] | None = None
-    """What the experiment last said to be pending, less what was begun since; None where it must be asked again."""
+    _waiting: deque[Job] | None = None
+    """What the experiments last said to be pending, less what was begun since; None where they must be asked again."""
+    _ended: set[str] = field(default_factory=set)
+    """Keys of the trials that ended since: of several conditions that want one, the others have it now."""
     _changed: bool = False
-    """Whether a trial came back since the experiment was last asked."""
+    """Whether a trial came back since."""
 
-    def next(self) -> tuple[Planned, Trial | None] | None:
-        """Return the next trial to run, with what is recorded of it; None where nothing can be begun now."""
+    def next(self) -> Job | None:
+        """Return the next trial to run; None where nothing can be begun now."""
         found = self._first()
         if found is None and self._changed and not self.running:
-            self._waiting = None  # another process may have left a trial, or the experiment want one more
+            self._waiting = None  # another process may have left a trial, or an experiment want one more
             found = self._first()
         return found
 
-    def _first(self) -> tuple[Planned, Trial | None] | None:
+    def _first(self) -> Job | None:
         if self._waiting is None:
-            self._done = {t.spec.key: t for t in load(self.store)[0] if t.data_digest == self.data_digest}
-            pending = experiments.get(self.experiment).pending(self.condition.arms, self.seeds, self._done)
-            self._waiting, self._changed = deque(pending), False
+            self._waiting, self._changed = deque(self._pending()), False
+            self._ended.clear()
         while self._waiting:
-            planned = self._waiting.popleft()
-            if not any(planned.spec.key in keys for keys in (self.given_up, self.running, self.elsewhere)):
-                return planned, self._done.get(planned.spec.key)
+            job = self._waiting.popleft()
+            key = job.planned.spec.key
+            if not any(key in keys for keys in (self.given_up, self.running, self.elsewhere, self._ended)):
+                return job
         return None
 
-    def begin(self, planned: Planned, observer: Observer) -> None:
+    def _pending(self) -> Iterator[Job]:
+        stored = load(self.store)[0]
+        for part in self.parts:
+            done = {t.spec.key: t for t in stored if t.data_digest == part.data_digest}
+            for planned in experiments.get(part.experiment).pending(part.condition.arms, part.seeds, done):
+                yield Job(planned._replace(arm=part.name + planned.arm), done.get(planned.spec.key), part)
+
+    def begin(self, job: Job, observer: Observer) -> None:
         """Count a trial as running, and tell the observer of it, once."""
-        self.running.add(planned.spec.key)
-        if planned.spec.key not in self.begun:
-            self.begun.add(planned.spec.key)
-            observer.started(planned)
+        key = job.planned.spec.key
+        self.running[key] = job
+        if key not in self.begun:
+            self.begun.add(key)
+            observer.started(job.planned)
 
     def settle(self, planned: Planned, outcome: Outcome, observer: Observer, result: Result) -> None:
         """Take in how a trial came back."""
         key = planned.spec.key
-        self.running.discard(key)
+        job = self.running.pop(key)
         self._changed = True
         if planned.role == "tuning":
             self._waiting = None  # what a search wants next follows from what it has found
         match outcome:
             case Trial():
                 self.lost.pop(key, None)
+                self._ended.add(key)
                 result.finished.append(outcome)
                 observer.ended(planned, outcome)
             case Elsewhere(found):
@@ -163,7 +192,7 @@ class Work:
                 else:
                     observer.moved(planned.spec, 0.0, f"{why}, goes on elsewhere")
                     if self._waiting is not None:
-                        self._waiting.appendleft(planned)
+                        self._waiting.appendleft(job)
             case str():
                 self._give_up(planned, outcome, result)
 
@@ -172,7 +201,7 @@ class Work:
         result.failed.append(f"{planned.arm}, {planned.role}, seed {planned.spec.seed}: {why}")
 
     def look_again(self) -> None:
-        """Count what other processes held as free, and read the store and ask the experiment again."""
+        """Count what other processes held as free, and read the store and ask the experiments again."""
         self.elsewhere.clear()
         self._waiting = None
 
@@ -180,10 +209,9 @@ class Work:
 def drive(work: Work, pool: Pool, observer: Observer, result: Result) -> None:
     """Keep a pool's workers busy until nothing is left that can be begun, or it is stopping and all have come back."""
     while True:
-        while not pool.stopping() and pool.room() and (found := work.next()):
-            planned, seen = found
-            work.begin(planned, observer)
-            pool.begin(planned, seen)
+        while not pool.stopping() and pool.room() and (job := work.next()):
+            work.begin(job, observer)
+            pool.begin(job.planned, job.seen)
         if work.running:
             for planned, outcome in pool.ended():
                 work.settle(planned, outcome, observer, result)

@@ -89,11 +89,12 @@ def ours(root):
     from repro import environment
     from repro.data import Dataset, load
     from repro.models import cifar
+    from repro.training import precision
     from repro.training.inputs import Input, batches
-    from repro.training.loop import Recent, train
+    from repro.training.loop import Recent, train, updating
     from repro.training.optimizer import optimizer_for
 
-    environment.strict_fp32()
+    precision.use("fp32")
     environment.keep_memory()
     if root:
         data = load("cifar10", Path(root))
@@ -105,8 +106,7 @@ def ours(root):
     model = model.to(memory_format=torch.channels_last)
     per_epoch = len(data.images) // BATCH
     checks = train(
-        model,
-        optimizer_for(model, "modern", 0.01),
+        updating(model, optimizer_for(model, "modern", 0.01)),
         batches(data, BATCH, 0),
         Input(data.images, "modern"),
         Recent(per_epoch, BATCH, torch.device("cpu")),

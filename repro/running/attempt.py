@@ -1,0 +1,53 @@
+"""One trial, tried: its record, or in one line why there is none. Nothing but a stop or a broken store gets past it."""
+
+import torch
+
+from repro import experiments, measure
+from repro.environment import describe
+from repro.measure import Data, Monitor, Task, together
+from repro.running.work import Elsewhere
+from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
+from repro.training.loop import Interrupted
+from repro.training.parallel import ALONE, Lost, Team
+
+
+def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Trial | Elsewhere | str:
+    """Run one trial and return its record, or one line that says why there is none.
+
+    ``seen`` is the record that it was planned on: where it has changed, another process was faster.
+    """
+    identity = task.spec.identity(data.digest)
+    with locked(task.store, identity) as ours:
+        if not ours:
+            return Elsewhere()
+        if (found := recall(task.store, identity)) != seen:
+            return Elsewhere(found)
+        try:
+            task.team.order("measure", task)
+            trial = measure.measure(task, data, monitor)
+        except (Interrupted, StoreError, Lost):
+            raise
+        except Exception as error:  # noqa: BLE001 - one failing trial, whatever ails it, does not stop the others
+            words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+            if for_want_of_memory(error):
+                words += smaller(task.spec, task.micro_batch, task.team)
+            failed = Trial(spec=task.spec, data_digest=data.digest, status="failed", message=words)
+            save(task.store, failed.model_copy(update={"environment": describe(task.device)}))
+            return words
+        return trial
+
+
+def for_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory was asked for and not there, on a GPU or on the machine."""
+    told = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+    return told or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+
+
+def smaller(spec: TrialSpec, micro_batch: int | None = None, team: Team = ALONE) -> str:
+    """Return what may help a trial that memory did not suffice for; empty where no batch can be halved."""
+    field = experiments.get(spec.experiment).Parameters.model_fields.get("batch")
+    batch = spec.config.get("batch", field.default if field else None)
+    if not isinstance(batch, int) or batch < 2:
+        return ""
+    passes = together.smaller_passes(spec, batch // team.world, micro_batch)
+    return f"{passes}; batch = {batch // 2} in the claim, half of {batch}, may fit (a guess, and then another trial)"

@@ -1,0 +1,160 @@
+"""Trials side by side on this machine: in processes on a CPU, in threads of this process on a GPU.
+
+Processes, because Python runs one thread at a time, and calls a CPU's arithmetic operation by operation. Threads,
+because it does not a GPU's: a step is a recording that is replayed, and what the threads share (the images, the
+libraries' memory) lies on the GPU once.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from repro import measure
+from repro.data.processes import leave_with_parent
+from repro.experiments import Planned
+from repro.frozen import Frozen
+from repro.measure import Data, Monitor, Place, Task
+from repro.problem import Problem
+from repro.running.attempt import attempt
+from repro.running.work import Observer, Outcome, Pool
+from repro.store import Trial
+from repro.training.loop import Interrupted
+
+WAIT_S = 1.0  # between two looks at trials that another process holds
+
+
+@dataclass(frozen=True)
+class Source:
+    """A condition's data, loaded and checked, and how a worker loads it again."""
+
+    data: Data
+    experiment: str
+    parameters: Frozen
+    place: Place
+
+
+class WorkerDied(Problem):
+    """A process that ran a trial is gone; the message says what may help."""
+
+
+@dataclass
+class _SideBySide:
+    """Workers of this machine: ``moved`` brings what they report, and ``leave``, once set, has them save and stop.
+
+    ``asked`` is set when the user wants to stop.
+    """
+
+    jobs: int
+    submit: Callable[[Planned, Trial | None], Future[Outcome]]
+    observer: Observer
+    asked: threading.Event
+    leave: Any
+    moved: Any
+    running: dict[Future[Outcome], Planned] = field(default_factory=dict)
+
+    def stopping(self) -> bool:
+        return self.asked.is_set()
+
+    def room(self) -> bool:
+        return len(self.running) < self.jobs
+
+    def begin(self, planned: Planned, seen: Trial | None) -> None:
+        self.running[self.submit(planned, seen)] = planned
+
+    def ended(self) -> list[tuple[Planned, Outcome]]:
+        done, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
+        if self.asked.is_set():
+            self.leave.set()
+        while not self.moved.empty():
+            self.observer.moved(*self.moved.get())
+        return [(self.running.pop(future), future.result()) for future in done]
+
+    def idle(self) -> None:
+        self.asked.wait(WAIT_S)
+
+
+# Threads, which share the data and the GPU, each with a stream of its own.
+
+
+@contextmanager
+def threads(
+    source: Source, tasks: Callable[[Planned], Task], observer: Observer, asked: threading.Event, *, jobs: int,
+    device: torch.device,
+) -> Iterator[Pool]:  # fmt: skip
+    """Have ``jobs`` threads of this process run trials on ``device``."""
+    leave, moved, data = threading.Event(), queue.SimpleQueue[Any](), source.data.to(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # the data is there before a stream that has not waited for it reads it
+
+    def run(task: Task, seen: Trial | None) -> Outcome:
+        monitor = Monitor(lambda done, words: moved.put((task.spec, done, words)), leave.is_set)
+        with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
+            return _unless_stopped(task, data, monitor, seen)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield _SideBySide(jobs, lambda p, seen: pool.submit(run, tasks(p), seen), observer, asked, leave, moved)
+        finally:
+            leave.set()  # an error in one: the others save their state and leave
+
+
+# Processes, spawned, each with the data in memory and a share of the cores.
+
+_worker: dict[str, Any] = {}
+
+
+@contextmanager
+def processes(
+    source: Source, tasks: Callable[[Planned], Task], observer: Observer, asked: threading.Event, *, jobs: int,
+    device: torch.device,
+) -> Iterator[Pool]:  # fmt: skip
+    """Have ``jobs`` processes run trials on ``device``. Raises WorkerDied where one is gone."""
+    context = multiprocessing.get_context("spawn")
+    cores = max(1, (os.cpu_count() or 1) // jobs)
+    moved, leave = context.Queue(), context.Event()
+    place = (source.experiment, source.parameters, source.place)
+    start = (place, device, cores, torch.are_deterministic_algorithms_enabled(), moved, leave)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=start) as pool:
+        try:
+            yield _SideBySide(
+                jobs, lambda p, seen: pool.submit(_run, tasks(p), seen), observer, asked, leave, moved
+            )  # fmt: skip
+        except BrokenProcessPool as error:
+            raise WorkerDied(
+                "a worker died, most likely for want of memory; the same command goes on, better with fewer --jobs"
+            ) from error
+        finally:
+            leave.set()
+
+
+def _start(
+    place: tuple[str, Frozen, Place], device: torch.device, cores: int, deterministic: bool, moved: Any, leave: Any
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    torch.set_num_threads(cores)
+    torch.use_deterministic_algorithms(deterministic)
+    _worker.update(data=measure.load(*place).to(device), moved=moved, leave=leave)
+
+
+def _run(task: Task, seen: Trial | None) -> Outcome:
+    monitor = Monitor(lambda done, words: _worker["moved"].put((task.spec, done, words)), _worker["leave"].is_set)
+    return _unless_stopped(task, _worker["data"], monitor, seen)
+
+
+def _unless_stopped(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Outcome:
+    """Run one trial; None where it was asked to stop."""
+    try:
+        return attempt(task, data, monitor, seen)
+    except Interrupted:
+        return None

@@ -1,0 +1,98 @@
+"""Trials side by side in threads of one process, as on a GPU: each is what it would be alone."""
+
+import threading
+from functools import partial
+
+import crash
+import pytest
+import torch
+
+from repro import measure, store
+from repro.experiments import final_error
+from repro.running import runner, workers
+from repro.store import StoreError
+
+CPU = torch.device("cpu")
+
+
+def condition_and_source():
+    """Return two arms, one with dropout, whose masks must not depend on who else trains; and their data."""
+    arms = {
+        arm: final_error.Parameters(**crash.SMALL, epochs=1.0, dropout=arm == "with") for arm in ("with", "without")
+    }
+    condition = type("C", (), {"arms": arms})
+    return condition, runner.Source(crash.pictures(), "final-error", arms["with"], None)
+
+
+def run(root, **options):
+    condition, source = condition_and_source()
+    return runner.run(condition, source, seeds=(0, 1), store=root, device=CPU, **options)
+
+
+def threaded(jobs):
+    return partial(workers.threads, jobs=jobs, device=CPU)
+
+
+def curves(root):
+    return {path.parent.name: path.read_bytes() for path in root.rglob("curve.csv")}
+
+
+def test_threads_do_not_change_a_trial(tmp_path, monkeypatch):
+    """Four trials, three at a time: their curves and which images they miss are those of one after the other."""
+    at_once, most = [], []
+    real = measure.measure
+
+    def measured(*arguments):
+        at_once.append(1)
+        most.append(len(at_once))
+        try:
+            return real(*arguments)
+        finally:
+            at_once.pop()
+
+    monkeypatch.setattr(measure, "measure", measured)
+    alone, together = run(tmp_path / "alone"), run(tmp_path / "together", pool=threaded(3))
+    assert max(most[-4:]) == 3
+    assert not alone.failed
+    assert not together.failed
+    assert len(curves(tmp_path / "alone")) == 4
+    assert curves(tmp_path / "together") == curves(tmp_path / "alone")
+    found = [{t.identity: t.measurements for t in store.load(tmp_path / name)[0]} for name in ("alone", "together")]
+    assert found[0] == found[1]
+
+
+def test_a_gpu_is_shared_by_threads_and_a_cpu_by_processes(tmp_path, monkeypatch):
+    asked = []
+
+    def noted(name):
+        def pool(*_arguments, **_options):
+            asked.append(name)
+            raise workers.WorkerDied(name)
+
+        return pool
+
+    monkeypatch.setattr(runner, "threads", noted("threads"))
+    monkeypatch.setattr(runner, "processes", noted("processes"))
+    condition, source = condition_and_source()
+    for device in ("cuda:0", "cpu"):
+        found = runner.run(condition, source, seeds=(0,), store=tmp_path, device=torch.device(device), jobs=2)
+        assert found.failed == [asked[-1]]
+    assert asked == ["threads", "processes"]
+
+
+def test_a_store_that_cannot_be_written_stops_the_others(tmp_path, monkeypatch):
+    """The error comes out, and a trial under way is asked to save and leave."""
+    left = threading.Event()
+
+    def measured(task, _data, monitor):
+        if "dropout" in task.spec.config:
+            raise StoreError("the disk is full")
+        while not monitor.stopping():
+            pass
+        left.set()
+        raise runner.Interrupted(0)
+
+    monkeypatch.setattr(measure, "measure", measured)
+    with pytest.raises(StoreError, match="full"):
+        run(tmp_path, pool=threaded(2))
+    assert left.is_set()
