@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from repro.models import kernels, normalization, pooling
 from repro.models.normalization import ResponseNorm, response_norm
 from repro.models.pooling import MaxPool2d
+from repro.training import fused
 
 # Maps, towers, size and k: conv1 and conv2 of the paper's towers, the CIFAR net's, and towers of one piece or two.
 NORMS = [(48, 1, 5, 2.0), (128, 1, 5, 2.0), (64, 1, 9, 1.0), (16, 2, 5, 2.0)]
@@ -176,3 +177,19 @@ def test_torch_knows_shapes_and_gradients(device):
     torch.library.opcheck(kernels.norm_gradient, (x.detach(), grad, 2, 5, 1e-4, 2.0), test_utils=told)
     torch.library.opcheck(kernels.pool, (x, 3, 2), test_utils=told)
     torch.library.opcheck(kernels.pool_gradient, (small, won, 5, 7, 3, 2), test_utils=told)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1024,), (7, 3, 5, 5), (300, 11)], ids=str)
+def test_the_update_is_its_rule(device, shape):
+    """Over a fall of the rate, which the velocity outlives, from gradients that lie as weights do and otherwise."""
+    generator = torch.Generator().manual_seed(2)
+    weight, velocity, gradient = (torch.randn(shape, generator=generator).to(device) for _ in range(3))
+    if len(shape) == 4:
+        weight, velocity = (part.to(memory_format=torch.channels_last) for part in (weight, velocity))
+    exact = [part.double() for part in (weight, velocity, gradient)]
+    for rate in (0.01, 0.01, 0.001, 0.0):
+        fused.update(weight, velocity, gradient, rate=rate, momentum=0.9, decay=5e-2)
+        exact[1] = 0.9 * exact[1] - 5e-2 * rate * exact[0] - rate * exact[2]
+        exact[0] = exact[0] + exact[1]
+    assert torch.allclose(velocity.double(), exact[1], rtol=1e-5, atol=1e-6)
+    assert torch.allclose(weight.double(), exact[0], rtol=1e-5, atol=1e-6)

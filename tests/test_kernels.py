@@ -150,7 +150,7 @@ def resources(kernel, folder):
 
 @pytest.mark.parametrize(("type_", "width"), [("bf16", 8), ("fp32", 4)])
 def test_compiled_for_a_gpu_that_is_not_here_they_stay_in_registers(type_, width, tmp_path, monkeypatch):
-    """For conv1's maps: no spills, nothing through shared memory, 16 bytes a load, registers for two warps a lane."""
+    """For conv1's maps: no spills, nothing through shared memory, values read by 16 bytes, 80 registers at most."""
     from repro.models import kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

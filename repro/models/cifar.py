@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from repro.models.layers import AvgPool, LocallyConnected2d, SameMapNorm
 from repro.models.normalization import ResponseNorm
+from repro.models.pooling import MaxPool2d
 from repro.seeds import derive
 
 
@@ -91,9 +92,9 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross
             if cross_map and i == 2:
                 layers[f"act{i}"] = act
                 layers[f"norm{i}"] = ResponseNorm(**CROSS_MAP)
-                layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+                layers[f"pool{i}"] = MaxPool2d(3, 2)
             elif layer.pool == "max":
-                layers[f"pool{i}"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+                layers[f"pool{i}"] = MaxPool2d(3, 2)
                 layers[f"act{i}"] = act
             else:
                 layers[f"act{i}"] = act

@@ -1,6 +1,7 @@
 """Local response normalisation of section 3.3: plain, as the reference, and with its gradient by hand, as a layer.
 
-On a CPU the layer is two products of matrices; on a GPU it is a kernel, which ``repro.models.kernels`` holds.
+On a CPU the layer is two products of matrices; on a GPU it is a kernel, which ``repro.models.kernels`` holds. The
+layers compute in single precision at least, and round what they give to the precision of their input.
 """
 
 from functools import cache
@@ -44,9 +45,10 @@ class ResponseNorm(nn.Module):
             rows = x.contiguous(memory_format=torch.channels_last)  # here, so that what is kept of x is this
             normed: Tensor = kernels.norm(rows, self.towers, self.size, self.scale, self.k)
             return normed
-        band = _band(x.shape[1], self.size, self.towers, x.dtype, x.device)
-        out: Tensor = _ResponseNorm.apply(x, band, self.scale, self.power, self.k)
-        return out
+        wide = _wide(x)
+        band = _band(x.shape[1], self.size, self.towers, wide.dtype, x.device)
+        out: Tensor = _ResponseNorm.apply(wide, band, self.scale, self.power, self.k)
+        return out.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, scale={self.scale:g}, power={self.power}, k={self.k}, towers={self.towers}"
@@ -70,7 +72,7 @@ class _ResponseNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, band: Tensor, scale: float, power: float, k: float) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # a view where x is channels_last
-        total = ((rows * rows) @ band).mul_(scale).add_(k)
+        total = _sums(rows * rows, band).mul_(scale).add_(k)
         factor = _inverse_power(total, power)
         ctx.save_for_backward(rows, total, factor, band)
         ctx.scale, ctx.power = scale, power
@@ -82,8 +84,22 @@ class _ResponseNorm(torch.autograd.Function):
         rows, total, factor, band = ctx.saved_tensors
         g = grad.permute(0, 2, 3, 1).flatten(0, 2)
         direct = g * factor
-        across = ((direct * rows).div_(total) @ band).mul_(rows)
+        across = _sums((direct * rows).div_(total), band).mul_(rows)
         return _as_maps(direct.sub_(across, alpha=2 * ctx.scale * ctx.power), grad), None, None, None, None
+
+
+def _sums(rows: Tensor, band: Tensor) -> Tensor:
+    """Return ``rows @ band`` in the precision they have, also where products are to be in another."""
+    kind = rows.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return rows @ band
+    with torch.autocast(kind, enabled=False):
+        return rows @ band
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return x with 24 bits at least: of squares and a power, 8 would not do."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _inverse_power(x: Tensor, power: float) -> Tensor:
@@ -112,9 +128,9 @@ class MeanResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c = x.shape[:2]
-        apart = x.reshape(n, self.towers, c // self.towers, *x.shape[2:])
+        apart = _wide(x).reshape(n, self.towers, c // self.towers, *x.shape[2:])
         total = self.size * (apart * apart).mean(2, keepdim=True)
-        return (apart * (self.k + self.scale * total) ** -self.power).reshape(x.shape)
+        return (apart * (self.k + self.scale * total) ** -self.power).reshape(x.shape).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, scale={self.scale:g}, power={self.power}, k={self.k}, towers={self.towers}"
