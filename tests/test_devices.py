@@ -14,7 +14,7 @@ from repro.experiments.final_error import Parameters
 from repro.loading import Job, Window
 from repro.loading.finish import Finish
 from repro.loading.resident import Resident
-from repro.models import cifar
+from repro.models import cifar, normalization
 from repro.models.cifar import count_errors
 from repro.models.nets import network
 from repro.training.evaluation import probabilities
@@ -27,8 +27,10 @@ GPU = torch.device("cuda", 0)
 @pytest.fixture
 def fake():
     """Follow devices and shapes, and compute nothing."""
+    normalization._band.cache_clear()
     with FakeTensorMode():
         yield
+    normalization._band.cache_clear()  # what it keeps was imagined
 
 
 def test_the_check_sees_what_it_is_for(fake):
@@ -70,8 +72,10 @@ def test_a_window_and_its_finish_stay_on_the_gpu(fake, mode):
         assert finish(window, step).device == GPU
 
 
-def test_testing_stays_on_the_gpu_until_its_end(fake):
-    p = Parameters(dataset="embedded", protocol="paper", net="alexnet-32", stored=36, crop=32, norm="none", epochs=1.0)
+@pytest.mark.parametrize("changed", [{}, {"norm": "lrn-mean"}, {"protocol": "code"}, {"norm": "batch"}], ids=str)
+def test_testing_stays_on_the_gpu_until_its_end(fake, changed):
+    given = {"dataset": "embedded", "protocol": "paper", "net": "alexnet-32", "stored": 36, "crop": 32, "epochs": 1.0}
+    p = Parameters(**{**given, **changed})
     with GPU:
         model = network(p, 10, 0)
     views = torch.empty(4, 10, 32, 32, 3, dtype=torch.uint8, device=GPU)
