@@ -1,16 +1,21 @@
 """A Ray cluster of two nodes on this machine, and what goes wrong on one, as a script that a test runs by itself.
 
-    python tests/clustered.py FOLDER SEEDS
+    python tests/clustered.py FOLDER SEEDS [THREADS]
 
-On one cluster, in turn: a trial that fails while the other goes on; Ctrl-C, and the same command again without Ray;
-a node killed with its trial under way. Printed is a line of JSON each, to stderr. The script must lead a process
-group of its own: it sends that group the SIGINT that a terminal would. Files in the folder switch what workers do, and
-log what they run.
+On one cluster, in turn: what is refused; two claims at once; a trial that fails while the other goes on; Ctrl-C, and
+the same command again without Ray; a node killed with its trial under way. Printed is a line of JSON each, to stderr.
+The script must lead a process group of its own: it sends that group the SIGINT that a terminal would. Files in the
+folder switch what workers do, and log what they run. A trial takes THREADS threads, 1 unless told, as many as a node
+has CPUs.
 """
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,7 +36,20 @@ from repro.running import cluster, remote, runner
 from repro.store import Trial
 
 CLAIM = "dropout-overfitting"
+SHARING = ("lrn-error", "overlapping-pooling-error")
 PATIENCE_S = 120.0
+
+
+def switched(name: str) -> bool:
+    """Whether a switch is on, here or in a worker."""
+    return (Path(os.environ["CLUSTERED"]) / name).exists()
+
+
+class OtherTorch:
+    """Torch, of another version where the switch says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        return "0.0" if name == "__version__" and switched("other-torch") else getattr(torch, name)
 
 
 def pictures() -> Pictures:
@@ -43,10 +61,16 @@ def pictures() -> Pictures:
     return Pictures("embedded", 10, "sha256:made-up", halves=halves)
 
 
+def load_there(*_: Any) -> Pictures:
+    """Return what a worker finds where the data should be."""
+    return dataclasses.replace(pictures(), digest="sha256:others") if switched("other-data") else pictures()
+
+
 def set_up() -> None:
     """Prepare a worker, or this process: small data, a state at every check, and what the folder's switches say."""
     folder = Path(os.environ["CLUSTERED"])
-    measure.load = lambda *_: pictures()
+    measure.load = load_there if os.getpid() != int(os.environ["AT_HOME"]) else lambda *_: pictures()
+    remote.torch = OtherTorch()
     measure_final_error.CHECKPOINT_S = remote.STATE_S = 0.0
     real = measure.measure
 
@@ -54,12 +78,12 @@ def set_up() -> None:
         begun = (store.folder(task.store, task.spec.identity(data.digest)) / "checkpoint.pt").exists()
         with (folder / "log").open("a") as log:
             log.write(json.dumps({"key": task.spec.key, "resumed": begun, "pid": os.getpid()}) + "\n")
-        if (folder / "break").exists() and task.spec.config.get("dropout") is False:
+        if switched("break") and task.spec.config.get("dropout") is False:
             raise RuntimeError("broken on purpose")
 
         def slowly(done: float, words: str) -> None:
             monitor.report(done, words)
-            if (folder / "slow").exists():
+            if switched("slow"):
                 time.sleep(0.4)
 
         return real(task, data, Monitor(slowly, monitor.stopping))
@@ -83,13 +107,35 @@ def outcomes(root: Path) -> dict[str, Any]:
     return found
 
 
-def command(root: Path, *more: str) -> int:
+def command(root: Path, *more: str, claims: tuple[str, ...] = (CLAIM,)) -> int:
     """Return the exit code of ``repro run claim``."""
     try:
-        main(["run", "claim", CLAIM, "--condition", "smoke", "--device", "cpu", "--store", str(root), *more])
+        main(["run", "claim", *claims, "--condition", "smoke", "--device", "cpu", "--store", str(root), *more])
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def told(folder: Path, *more: str, claims: tuple[str, ...] = (CLAIM,)) -> list[Any]:
+    """Return the exit code of a command on the cluster, and what it says on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = command(folder / "refused", "--on", "ray", *more, claims=claims)
+    return [code, said.getvalue().splitlines()]
+
+
+def refused(folder: Path, threads: int) -> dict[str, Any]:
+    """What a cluster, and a worker, do not run."""
+    found = {"gpu": told(folder, "--device", "cuda"), "one-gpu": told(folder, "--device", "cuda:0")}
+    found["times"] = told(folder, claims=("two-gpu-time",))
+    torch.set_num_threads(threads + 1)
+    found["room"] = told(folder)
+    torch.set_num_threads(threads)
+    for switch in ("other-torch", "other-data"):
+        (folder / switch).touch()
+        found[switch] = told(folder, "--seeds", "1")
+        (folder / switch).unlink()
+    begun = [path.name for path in (folder / "refused").glob("trials/*/record.json")]
+    return {**found, "begun": [*begun, *logged(folder)], "host": socket.gethostname()}
 
 
 def wait_for(true: Any) -> None:
@@ -108,14 +154,25 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def together(folder: Path) -> dict[str, Any]:
+    """Two claims that have an arm in common, at once and, without Ray, in turn."""
+    found = {}
+    for name, more in (("together", ("--on", "ray")), ("in-turn", ())):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = command(folder / name, *more, claims=SHARING)
+        ended = [line.partition(" scoring")[0] for line in said.getvalue().splitlines() if " scoring" in line]
+        found[name] = {"code": code, "begun": len(logged(folder)), "ended": sorted(ended)}
+    return {**found, "same": outcomes(folder / "together") == outcomes(folder / "in-turn")}
+
+
 def failing(folder: Path) -> dict[str, Any]:
     """One of two trials fails."""
     (folder / "break").touch()
     code = command(folder / "failing", "--on", "ray")
     (folder / "break").unlink()
     trials = store.load(folder / "failing")[0]
-    told = sorted((t.status, t.message) for t in trials)
-    return {"code": code, "trials": told, "begun": len(logged(folder))}
+    ends = sorted((t.status, t.message) for t in trials)
+    return {"code": code, "trials": ends, "begun": len(logged(folder))}
 
 
 def stopped(folder: Path) -> dict[str, Any]:
@@ -163,12 +220,14 @@ def killed(folder: Path, nodes: Any, node: Any, seeds: int) -> dict[str, Any]:
 
     killing = threading.Thread(target=kill, daemon=True)
     killing.start()
-    options: dict[str, Any] = {"seeds": tuple(range(seeds)), "device": torch.device("cpu")}
+    wanted, cpu = tuple(range(seeds)), torch.device("cpu")
     with cluster.joined("ray", "cpu", None) as there:
-        result = runner.run(made, source, store=root, observer=Heard(), pool=there.pool, **options)
+        result = runner.run_together(
+            [runner.Wanted(made, source, wanted)], there.pool, store=root, device=cpu, observer=Heard()
+        )
     killing.join()
     begun = logged(folder)
-    runner.run(made, source, store=folder / "undisturbed", **options)
+    runner.run(made, source, seeds=wanted, store=folder / "undisturbed", device=cpu)
     logged(folder)
     keys = {final_error.spec(arm, seed).key for arm in arms.values() for seed in range(seeds)}
     return {
@@ -178,28 +237,33 @@ def killed(folder: Path, nodes: Any, node: Any, seeds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def script(folder: Path, seeds: int) -> None:
+def script(folder: Path, seeds: int, threads: int) -> None:
     """Do what the module says."""
-    os.environ |= {"CLUSTERED": str(folder), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"CLUSTERED": str(folder), "OMP_NUM_THREADS": str(threads), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["AT_HOME"] = str(os.getpid())
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     set_up()
     import ray
     from ray.cluster_utils import Cluster
 
     soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}  # a dead node is noticed in seconds
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon}
+    head = {"num_cpus": threads, "include_dashboard": False, "_system_config": soon}
     nodes = Cluster(initialize_head=True, head_node_args=head)
-    node = nodes.add_node(num_cpus=1)
+    node = nodes.add_node(num_cpus=threads)
     ray.init(
         nodes.address, log_to_driver=False, logging_level="error", configure_logging=False,
         runtime_env={"worker_process_setup_hook": "clustered.set_up"},
     )  # fmt: skip
-    for name, play in (("failing", failing), ("stopped", stopped), ("killed", lambda f: killed(f, nodes, node, seeds))):
-        print(json.dumps({name: play(folder)}), file=sys.stderr, flush=True)
+    for name, play in (
+        ("refused", lambda: refused(folder, threads)), ("together", lambda: together(folder)),
+        ("failing", lambda: failing(folder)),
+        ("stopped", lambda: stopped(folder)), ("killed", lambda: killed(folder, nodes, node, seeds)),
+    ):  # fmt: skip
+        print(json.dumps({name: play()}), file=sys.stderr, flush=True)
     ray.shutdown()
     nodes.shutdown()
 
 
 if __name__ == "__main__":
-    script(Path(sys.argv[1]), int(sys.argv[2]))
+    script(Path(sys.argv[1]), int(sys.argv[2]), int((*sys.argv, 1)[3]))

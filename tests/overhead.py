@@ -23,6 +23,8 @@ from repro.measure import Monitor, Task
 from repro.running import cluster, runner
 from repro.store import Trial
 
+CPU = torch.device("cpu")
+
 
 def set_up() -> None:
     """Have trials sleep, here or in a worker."""
@@ -50,11 +52,13 @@ def main(rounds: int) -> None:
     with cluster.joined("ray", "cpu", 1) as there:
         for number in range(rounds + 1):
             took = []
-            for name, pool in (("here", None), ("there", there.pool)):
+            wanted = [runner.Wanted(made, source, (number,))]
+            for run in (
+                lambda n=number: runner.run(made, source, seeds=(n,), store=folder / "here", device=CPU),
+                lambda w=wanted: runner.run_together(w, there.pool, store=folder / "there", device=CPU),
+            ):
                 begun = time.perf_counter()
-                result = runner.run(
-                    made, source, seeds=(number,), store=folder / name, device=torch.device("cpu"), pool=pool
-                )
+                result = run()
                 took.append(time.perf_counter() - begun)
                 assert len(result.finished) == 1
             if number:

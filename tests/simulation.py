@@ -1,11 +1,12 @@
 """Drive the scheduler with a simulated clock, simulated GPUs that die, and records that are really written.
 
-    python tests/simulation.py TRIALS GPUS HOURS_TO_DEATH SEED STORE
+    python tests/simulation.py TRIALS GPUS HOURS_TO_DEATH SEED STORE [CONDITIONS [in-turn]]
 
 Everything that chooses the next trial and takes in how one came back is the harness's own (``repro.running.work``, the
 experiment ``final-error``, the store); only the workers and the clock are made up. A trial takes 2 h on average
 (lognormal, sigma 0.5), a GPU dies at random and is back half an hour later, a trial's state is kept every 60 s, one
-trial in a thousand fails. Printed is a line of JSON.
+trial in a thousand fails. The trials are those of CONDITIONS, one unless told, at once or in turn. Printed is a line of
+JSON.
 """
 
 import heapq
@@ -22,7 +23,7 @@ from typing import Any
 from repro import store
 from repro.experiments import Planned, final_error
 from repro.planning.forecast import makespan
-from repro.running.work import Gone, Outcome, Result, Silent, Work, drive
+from repro.running.work import Gone, Outcome, Part, Result, Silent, Work, drive
 from repro.store import Trial
 
 MEAN_S, SIGMA = 7200.0, 0.5
@@ -107,25 +108,30 @@ class GPUs:
         return [(planned, outcome)]
 
 
-def simulate(root: Path, trials: int, gpus: int, hours_to_death: float, seed: int) -> dict[str, Any]:
+def simulate(
+    root: Path, trials: int, gpus: int, hours_to_death: float, seed: int, conditions: int = 1, *, in_turn: bool = False
+) -> dict[str, Any]:
     """Run so many trials to their end, check that each ended once, and return what it took."""
     condition: Any = type("C", (), {"arms": ARMS})
-    seeds = tuple(range(trials // len(ARMS)))
+    seeds = range(trials // len(ARMS))
+    parts = [Part("final-error", condition, tuple(seeds[i::conditions]), DIGEST) for i in range(conditions)]
     pool = GPUs(root, gpus, hours_to_death * 3600, random.Random(seed))
-    work, result = Work("final-error", condition, seeds, root, DIGEST), Result()
+    works, result = [Work(some, root) for some in ([[part] for part in parts] if in_turn else [parts])], Result()
     begun = time.process_time()
-    drive(work, pool, Silent(), result)
+    for work in works:
+        drive(work, pool, Silent(), result)
     spent = time.process_time() - begun
     wanted = {final_error.spec(p, s).key for s in seeds for p in ARMS.values()}
     assert set(pool.ends) == wanted, "lost"
     assert set(pool.ends.values()) == {1}, "ended twice"
-    assert not work.running
+    assert not any(work.running for work in works)
     assert len(result.finished) + len(result.failed) == len(wanted)
     records, problems = store.load(root)
     assert not problems
     assert {trial.spec.key for trial in records} == {trial.spec.key for trial in result.finished}
     return {
-        "trials": len(wanted), "gpus": gpus, "deaths": pool.deaths, "failed": len(result.failed),
+        "trials": len(wanted), "conditions": conditions, "gpus": gpus,
+        "deaths": pool.deaths, "failed": len(result.failed),
         "hours": round(pool.clock / 3600, 2), "hours_planned": round(makespan(pool.takes.values(), gpus) / 3600, 2),
         "repeated_s_per_death": round((pool.busy_s - sum(pool.takes.values())) / max(1, pool.deaths), 1),
         "driver_cpu_ms_per_trial": round(1000 * (spent - pool.saving_s) / len(wanted), 2),
@@ -134,8 +140,8 @@ def simulate(root: Path, trials: int, gpus: int, hours_to_death: float, seed: in
 
 
 if __name__ == "__main__":
-    print(
-        json.dumps(
-            simulate(Path(sys.argv[5]), int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
-        )
+    trials, gpus, hours, seed, store_, conditions, how = (*sys.argv[1:], *("1", "at once")[len(sys.argv) - 6 :])
+    told = simulate(
+        Path(store_), int(trials), int(gpus), float(hours), int(seed), int(conditions), in_turn=how == "in-turn"
     )
+    print(json.dumps(told))

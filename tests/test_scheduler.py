@@ -1,15 +1,16 @@
 """What is run next and what becomes of what came back: nothing is lost, nothing runs twice, no work is quadratic."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import simulation
 
-from repro import store
+from repro import experiments, store
 from repro.experiments import Planned
 from repro.running import work
-from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Result, Silent, Work, drive
+from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Result, Silent, Work, drive
 from repro.store import Trial
 
 
@@ -29,6 +30,15 @@ def test_the_store_is_read_twice_however_many_trials_there_are(tmp_path: Path, m
     for trials in (20, 60):
         simulation.simulate(tmp_path / str(trials), trials, 4, 1e9, 1)
     assert len(reads) == 4
+
+
+def test_conditions_at_once_leave_no_gpu_idle_at_their_tails(tmp_path: Path) -> None:
+    """Twenty conditions of ten trials on thirty GPUs: in turn at most ten of them work."""
+    together, in_turn = (
+        simulation.simulate(tmp_path / str(in_turn), 200, 30, 1e9, 1, 20, in_turn=in_turn) for in_turn in (False, True)
+    )
+    assert together["hours"] < 2 * together["hours_planned"]
+    assert in_turn["hours"] > 3 * together["hours"]
 
 
 class Scripted:
@@ -63,7 +73,7 @@ def driven(root: Path, *outcomes: Any) -> tuple[Scripted, Result]:
     """Run the two trials of a condition, one of each arm, as the script says, which must be used up."""
     pool, result = Scripted(root, *outcomes), Result()
     condition: Any = type("C", (), {"arms": simulation.ARMS})
-    drive(Work("final-error", condition, (0,), root, simulation.DIGEST), pool, Silent(), result)
+    drive(Work([Part("final-error", condition, (0,), simulation.DIGEST)], root), pool, Silent(), result)
     assert pool.outcomes == []
     return pool, result
 
@@ -99,3 +109,76 @@ def test_what_another_process_holds_is_waited_for(tmp_path: Path) -> None:
     assert pool.given == ["one", "other", "one", "one"]
     assert pool.rests == 2
     assert len(result.finished) == 2
+
+
+class Wide:
+    """A pool of as many workers as there are trials; those under way end at the next call, oldest first."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.given, self.under_way, self.beside = root, [], [], []
+
+    def stopping(self) -> bool:
+        return False
+
+    def room(self) -> bool:
+        return True
+
+    def begin(self, planned: Planned, seen: Trial | None) -> None:
+        assert planned.spec.key not in [other.spec.key for other in self.under_way]
+        self.given.append(planned.arm)
+        self.beside.append(len(self.under_way))
+        self.under_way.append(planned)
+
+    def ended(self) -> list[tuple[Planned, Outcome]]:
+        planned = self.under_way.pop(0)
+        trial = Trial(spec=planned.spec, data_digest=simulation.DIGEST, status="completed")
+        store.save(self.root, trial)
+        return [(planned, trial)]
+
+    def idle(self) -> None:
+        raise AssertionError("no trial is held elsewhere")
+
+
+def part(name: str, *arms: str, experiment: str = "final-error") -> Part:
+    condition: Any = type("C", (), {"arms": {arm: simulation.ARMS[arm] for arm in arms}})
+    return Part(experiment, condition, (0,), simulation.DIGEST, name)
+
+
+def test_conditions_are_begun_in_order_and_a_trial_of_several_runs_once(tmp_path: Path) -> None:
+    pool, result = Wide(tmp_path), Result()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    assert pool.given == ["a: one", "b: other"]
+    assert len(result.finished) == 2
+
+
+def test_a_trial_that_ended_meanwhile_is_not_begun_for_another_condition(tmp_path: Path) -> None:
+    """With one worker the second condition comes to it when it has ended, and was listed before."""
+    pool, result = Scripted(tmp_path, "completed", "completed"), Result()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    assert pool.given == ["a: one", "b: other"]
+
+
+def test_a_search_asks_on_while_another_condition_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wants next is begun once its own trial is back, and what runs for the other is not begun again."""
+    listed = experiments.get("final-error").pending
+
+    def pending(arms: Any, seeds: Any, done: Any) -> list[Planned]:
+        return [planned._replace(role="tuning") for planned in listed(arms, seeds, done)[:1]]
+
+    found = {"search": SimpleNamespace(pending=pending), "final-error": experiments.get("final-error")}
+    monkeypatch.setattr(work, "experiments", SimpleNamespace(get=found.__getitem__))
+    third = simulation.ARMS["one"].model_copy(update={"rate": 0.03})
+    monkeypatch.setitem(simulation.ARMS, "third", third)
+    parts = [part("a: ", "one", "other", experiment="search"), part("b: ", "third")]
+    pool, result = Wide(tmp_path), Result()
+    drive(Work(parts, tmp_path), pool, Silent(), result)
+    assert pool.given == ["a: one", "b: third", "a: other"]
+    assert pool.beside == [0, 1, 1]
+    assert len(result.finished) == 3
+
+
+def test_a_failure_names_its_condition(tmp_path: Path) -> None:
+    pool, result = Scripted(tmp_path, "no memory", "completed"), Result()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    assert result.failed == ["a: one, scoring, seed 0: no memory"]
+    assert pool.given == ["a: one", "b: other"]

@@ -57,11 +57,11 @@ def stopping() -> bool:
 def _start(stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
     _worker["stop"] = stop
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    """End this process when its parent is killed, which would otherwise leave it waiting for tasks for ever."""
+def leave_with_parent() -> None:
+    """End this process when its parent is killed, which would otherwise leave it waiting for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -215,7 +215,7 @@ class _Pool:
         if time.monotonic() - self._looked > NODES_S:
             # With no machine left one trial waits at Ray for the next.
             self._slots, self._looked = max(1, _slots(self.threads, self.gpus)), time.monotonic()
-        return not self.back and len(self.running) < self._slots
+        return not self.back and len(self.running) < min(self._slots, self.jobs or self._slots)
 
     def begin(self, planned: Planned, seen: Trial | None) -> None:
         key, task, source = planned.spec.key, self.tasks(planned), self.sources(planned)
