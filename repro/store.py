@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -32,9 +32,9 @@ from repro.files import StoreError, write_atomically
 from repro.frozen import Frozen, faults_in
 
 __all__ = [
-    "SCHEMA", "Looks", "Measurement", "Status", "StoreError", "Trial", "TrialSpec", "add_look",
-    "evidence_digest", "folder", "load", "load_curve", "load_looks", "locked", "recall",
-    "save", "save_curve", "stamp", "write_atomically",
+    "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Trial", "TrialSpec", "add_look",
+    "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans", "locked", "place", "places",
+    "plan_files", "raw", "recall", "record", "save", "save_curve", "without_collections", "write_atomically",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -51,13 +51,19 @@ class TrialSpec(Frozen):
     seed: int
 
     @cached_property
+    def _text(self) -> str:
+        """The spec as canonical JSON: both digests are of it, and it is what they cost."""
+        fields = {name: getattr(self, name) for name in ("experiment", "numerics", "config", "seed")}
+        return _CANONICAL.encode(fields)
+
+    @cached_property
     def key(self) -> str:
         """Digest of the spec, 16 hex digits."""
-        return _digest(self.model_dump(mode="json"))
+        return _digest(self._text)
 
     def identity(self, data_digest: str) -> str:
         """Digest of the spec and the data, 16 hex digits; names the trial's folder."""
-        return _digest({"spec": self.model_dump(mode="json"), "data": data_digest})
+        return _digest(f'{{"data":{_CANONICAL.encode(data_digest)},"spec":{self._text}}}')
 
 
 class Measurement(Frozen):
@@ -98,8 +104,10 @@ class Trial(Frozen):
         raise KeyError(name)
 
 
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -153,30 +161,47 @@ def load(root: Path) -> tuple[list[Trial], list[str]]:
     """
     trials: list[Trial] = []
     problems: list[str] = []
-    with _without_collections():
-        for path in _records(root):
+    with without_collections():
+        for at in places(root):
             try:
-                trials.append(_record(path))
+                trials.append(record(at))
             except FileNotFoundError:
                 continue  # a folder without a record: nothing was begun there
             except StoreError as error:
-                problems.append(f"{path}: {error}")
+                problems.append(f"{at.path}: {error}")
     return trials, problems
 
 
-def _records(root: Path) -> list[Path]:
-    """Return where a record may lie in each trial's folder, sorted."""
+class Place(NamedTuple):
+    """Where a record may lie. The path is text: 100,000 joined ones take as long to make as the files to look at."""
+
+    name: str
+    """Of the trial's folder: the identity that its record has to have."""
+    path: str
+    linked: bool
+    """Whether the folder is a link."""
+
+
+def places(root: Path) -> list[Place]:
+    """Return where a record may lie in each trial's folder, by name."""
     base = root / "trials"
     try:
-        return [base / name / "record.json" for name in sorted(os.listdir(base))]  # noqa: PTH208 - names, not 100,000 paths
+        with os.scandir(base) as found:
+            return sorted(Place(one.name, f"{base}/{one.name}/record.json", one.is_symlink()) for one in found)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {base}: {error}") from error
 
 
+def place(root: Path, identity: str) -> Place:
+    """Return where the record of one trial may lie."""
+    path = folder(root, identity)
+    return Place(identity, str(path / "record.json"), path.is_symlink())
+
+
 @contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
+def without_collections() -> Iterator[None]:
     """Put off looking for garbage while many values are made that all stay: it costs more than making them."""
     before = gc.isenabled()
     gc.disable()
@@ -192,36 +217,41 @@ def recall(root: Path, identity: str) -> Trial | None:
 
     A record that cannot be used is set aside, and that is told: the trial is then run again.
     """
-    path = folder(root, identity) / "record.json"
+    at = place(root, identity)
     try:
-        return _record(path)
+        return record(at)
     except FileNotFoundError:
         return None
     except StoreError as error:
-        aside = files.set_aside(path)
-        logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", path, error, aside.name)
+        aside = files.set_aside(Path(at.path))
+        logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", at.path, error, aside.name)
         return None
 
 
-def _record(path: Path) -> Trial:
-    """Return the trial recorded at ``path``. Raises FileNotFoundError, and StoreError saying why it cannot be used."""
+def record(at: Place) -> Trial:
+    """Return the trial recorded at a place. Raises FileNotFoundError, and StoreError saying why it cannot be used."""
     content = b""
     try:
-        if path.parent.is_symlink():
-            raise StoreError("its folder is a link, and links inside a store are not followed")
-        content = files.read(path)
+        content = raw(at)
         trial = Trial.model_validate_json(files.unsealed(content))
         identity = trial.identity
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
+        raise FileNotFoundError(at.path) from None
     except (OSError, ValueError) as error:
         _refuse_other(_schema(content), "record schema")
         told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
         raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
     _refuse_other(trial.schema_, "record schema")
-    if identity != path.parent.name:
+    if identity != at.name:
         raise StoreError(f"its content belongs in {identity}; edited or copied records are not used")
     return trial
+
+
+def raw(at: Place) -> bytes:
+    """Return the bytes of a record. Raises OSError, and StoreError where its folder is a link."""
+    if at.linked:
+        raise StoreError("its folder is a link, and links inside a store are not followed")
+    return files.read(Path(at.path))
 
 
 def _refuse_other(schema: Any, what: str) -> None:
@@ -258,10 +288,37 @@ def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> 
         write_atomically(path, files.sealed(looks.model_dump_json(by_alias=True)))
 
 
+class Plans(NamedTuple):
+    """What runs asked for, by (claim, condition), and of the files that do not tell it what is wrong with each."""
+
+    looks: dict[tuple[str, str], tuple[tuple[int, ...], ...]]
+    unusable: dict[tuple[str, str], str]
+    """The path, what is wrong and what to do, by what the file's name says it is the plan of."""
+
+
+def load_plans(root: Path) -> Plans:
+    """Return the looks under ``root``; a file that cannot be used stands for looks that nobody knows."""
+    plans = Plans({}, {})
+    for path in plan_files(root):
+        claim, _, condition = path.stem.partition(".")  # names have no dots
+        try:
+            plans.looks[claim, condition] = _looks(path).looks
+        except StoreError as error:
+            plans.unusable[claim, condition] = str(error)
+    return plans
+
+
 def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
     """Return the looks by (claim, condition). Raises StoreError for a file that is not one."""
-    found = map(_looks, sorted((root / "plans").glob("*.json")))
-    return {(looks.claim, looks.condition): looks.looks for looks in found}
+    plans = load_plans(root)
+    for problem in plans.unusable.values():
+        raise StoreError(problem)
+    return plans.looks
+
+
+def plan_files(root: Path) -> list[Path]:
+    """Return the files that note what runs asked for, by name."""
+    return sorted((root / "plans").glob("*.json"))
 
 
 def _looks(path: Path) -> Looks:
@@ -277,14 +334,6 @@ def _looks(path: Path) -> Looks:
     return looks
 
 
-def stamp(root: Path) -> str:
-    """Return a digest that changes whenever a record or a plan does, at the cost of a look at each file's times.
-
-    What is worked out of the whole store may be kept under it: 100,000 records are looked at in about a second.
-    """
-    return files.stamp(iter([*_records(root), *sorted((root / "plans").glob("*.json"))]))
-
-
 SHOWN = ("record.json", "curve.csv", "looked.npz", "pictures.npz")
 EVIDENCE = (*(f"trials/*/{name}" for name in SHOWN), "plans/*.json", "bands/*.json")
 """What a report shows."""
@@ -296,8 +345,8 @@ def evidence_digest(root: Path) -> str:
     for path in sorted(path for pattern in EVIDENCE for path in root.glob(pattern)):
         try:
             content = files.read(path)
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}; remove or restore it") from error
+        except OSError:
+            content = b"cannot be read"  # a fact that the report follows from, and tells, like any other
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:16]
 

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as they need to be, whatever the terminal that the suite is started from has."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Let torch use one thread: small tensors gain nothing from more, and sums keep one order."""

@@ -1,8 +1,12 @@
-"""Records made up for the tests of the report: conditions that came out as asked, without training anything."""
+"""Records made up for the tests of the report: conditions that came out as asked, without training anything.
 
+``python tests/made_up.py DIR N`` makes a store of N records of 1.2 kB, to time what reads them all.
+"""
+
+import sys
 from pathlib import Path
 
-from repro import experiments, registry, spec, store
+from repro import experiments, files, registry, spec, store
 from repro.store import Measurement, Trial
 
 DIGEST = "md5:c58f30108f718f92721af3b95e74349a"
@@ -68,3 +72,19 @@ def large(root: Path, claims: int, seeds: int) -> dict[str, spec.Claim]:
             times = {"relu": [6 + s / 10 for s in range(seeds)], "tanh": [36 - s / 5 for s in range(seeds)]}
             condition(root, made[f"claim-{i}"], name, times, points=4)
     return made
+
+
+def many(root: Path, count: int) -> None:
+    """Write ``count`` records like those committed of relu-speedup, each with a seed of its own."""
+    patterns = [trial for trial in store.load(REPORTS)[0] if trial.spec.experiment == "epochs-to"]
+    for i in range(count):
+        pattern = patterns[i % len(patterns)]
+        trial = pattern.model_copy(update={"spec": pattern.spec.model_copy(update={"seed": 10_000 + i})})
+        place = store.folder(root, trial.identity)
+        place.mkdir(parents=True)
+        # Not by store.save, which waits for the disk each time.
+        (place / "record.json").write_bytes(files.sealed(trial.model_dump_json(indent=1, by_alias=True)))
+
+
+if __name__ == "__main__":
+    many(Path(sys.argv[1]), int(sys.argv[2]))

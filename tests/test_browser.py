@@ -139,9 +139,57 @@ def test_every_claim_is_there(browser: Any, path: Path) -> None:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_cut_off(browser: Any, path: Path, width: int) -> None:
     """Neither on a phone nor on a desk does text leave the window or a figure, or the page scroll sideways."""
-    scroll, inner, bad = opened(browser, path, width=width).execute_script(CLIPPED)
-    assert bad == []
-    assert scroll <= inner == width
+    opened(browser, path, width=width)
+    for unfold in (False, True):
+        if unfold:
+            browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+        scroll, inner, bad = browser.execute_script(CLIPPED)
+        assert bad == []
+        assert scroll <= inner == width
+    counts = browser.find_element("css selector", ".counts-table")
+    assert counts.size["width"] <= browser.execute_script("return arguments[0].parentElement.clientWidth", counts)
+
+
+HIDDEN = """
+const shown = (e) => e.checkVisibility({ contentVisibilityAuto: true }) && e.getBoundingClientRect().height > 0;
+return [...document.querySelectorAll("article")].filter((a) => !shown(a.querySelector("blockquote")))
+  .map((a) => a.querySelector("h3").id);
+"""
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
+def test_untested_claims_are_folded_and_open(browser: Any, path: Path, scripts: bool) -> None:
+    """All that nothing was tested of, and no other: a click on its first line opens one, and paper shows them all."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    ids = {file.stem for file in folders.claim_files(CLAIMS)}
+    opened(browser, path, scripts=scripts)
+    assert set(browser.execute_script(HIDDEN)) == ids - {"relu-speedup"}
+    browser.find_element("css selector", "article[aria-labelledby=lrn-error] summary").click()
+    assert "lrn-error" not in browser.execute_script(HIDDEN)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(HIDDEN) == [])  # the next frame is not at once
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_link_unfolds_its_claim(browser: Any, path: Path) -> None:
+    """From the table, and from outside; a button opens the rest and closes all."""
+    opened(browser, path)
+    every = len(browser.execute_script(HIDDEN))
+    link = browser.find_element("css selector", "#overview a[href='#lrn-error']")
+    browser.execute_script("arguments[0].click()", link)
+    top = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
+    assert 0 <= browser.execute_script(top, "lrn-error") < 100
+    assert "lrn-error" not in browser.execute_script(HIDDEN)
+    browser.get(f"{path.as_uri()}#parameters")
+    browser.refresh()
+    assert len(browser.execute_script(HIDDEN)) == every - 1
+    assert "parameters" not in browser.execute_script(HIDDEN)
+    button = browser.find_element("css selector", "#folds button")
+    for told, left in (("Close all", 0), ("Open all", every)):
+        browser.execute_script("arguments[0].click()", button)
+        assert len(browser.execute_script(HIDDEN)) == left
+        assert browser.execute_async_script("setTimeout(() => arguments[1](arguments[0].textContent))", button) == told
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

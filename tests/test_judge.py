@@ -271,7 +271,7 @@ def test_several_expectations_take_the_weaker_and_name_it():
     found = verdict(two, relu=spread(10), tanh=spread(60), sigmoid=spread(20))
     assert [j.outcome for j in found.judged] == ["REPRODUCED", "NOT_REPRODUCED"]
     assert found.outcome == "NOT_REPRODUCED"
-    assert found.reason.startswith("ratio of epochs-to, sigmoid to relu: 2 (90% interval")
+    assert found.reason.startswith("epochs to the target, sigmoid over relu: 2 (90% interval")
 
 
 def test_with_two_expectations_refuting_needs_half_alpha():
@@ -283,6 +283,28 @@ def test_with_two_expectations_refuting_needs_half_alpha():
     assert two.judged[0].outcome == "DIRECTION"
     assert "smaller than the accepted band (4 to 9), though not at the stricter level" in two.judged[0].reason
     assert two.judged[0].estimate == alone.judged[0].estimate
+
+
+def test_with_two_expectations_a_contrary_trend_needs_half_alpha():
+    """What is contrary alone, but not at half alpha, is unresolved beside another; the claimed direction is not."""
+    two = [RELU, expect(of="sigmoid", **SIX)]
+    relu, tanh = spread(10, 0.1), spread(8, 0.12)
+    alone = verdict(RELU, scale="reduced", relu=relu, tanh=tanh)
+    assert alone.outcome == "TREND_CONTRARY"
+    both = verdict(two, scale="reduced", relu=relu, tanh=tanh, sigmoid=spread(60))
+    assert [j.outcome for j in both.judged] == ["TREND_UNRESOLVED", "TREND_CONSISTENT"]
+    assert "opposite direction, though not at the stricter level" in both.judged[0].reason
+    assert both.judged[0].estimate == alone.judged[0].estimate
+    consistent = verdict(RELU, scale="reduced", relu=relu, tanh=spread(12.5, 0.12))
+    again = verdict(two, scale="reduced", relu=relu, tanh=spread(12.5, 0.12), sigmoid=spread(60))
+    assert consistent.outcome == again.outcome == "TREND_CONSISTENT"
+
+
+def test_an_absolute_value_costs_a_trend_no_alpha():
+    """On reduced data it cannot contradict a direction, so it takes no share."""
+    relu, tanh = spread(10, 0.1), spread(8, 0.12)
+    found = verdict([ABSOLUTE, RELU], scale="reduced", relu=relu, tanh=tanh)
+    assert [j.outcome for j in found.judged] == ["NOT_TESTED", "TREND_CONTRARY"]
 
 
 def test_further_looks_cost_alpha_and_the_first_plan_is_told():

@@ -196,6 +196,16 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert "<svg" not in text
 
 
+def test_what_cannot_be_run_has_no_command(tmp_path: Path) -> None:
+    """A claim whose data are not public says so, and names no command that would only say it again."""
+    claims = [registry.load_claim(CLAIMS / f"{id_}.toml") for id_ in ("imagenet-2009-error", "lrn-error")]
+    text = rendered(tmp_path, *claims)
+    assert text.count("To run it:") == 1
+    assert "repro run claim lrn-error --condition ilsvrc-2012" in text
+    assert "repro run claim imagenet-2009-error" not in text
+    assert text.count('<details class="folded">') == 2
+
+
 def test_conditions_not_finished_have_a_row_in_the_forest(filled: Path, claim: spec.Claim) -> None:
     """The forest names every condition that is measured, those without an estimate too, and never the smoke one."""
     text = rendered(filled, claim)

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
 
 from repro import cli, folders, registry, spec, store
+from repro.judging.rules import in_words
 from repro.report import markdown, sections, summary, tables
+from repro.spec import name_text
 
 
 @pytest.fixture
@@ -55,6 +57,64 @@ def test_headline_sets_the_outcome(filled: Path, claim: spec.Claim) -> None:
     assert len(headline["trials"]) == 16
 
 
+def test_a_plan_that_cannot_be_used_is_told_and_the_rest_is_judged(filled: Path, claim: spec.Claim) -> None:
+    """Nobody knows how strict the verdict has to be, so there is none; the estimate and every other verdict stay."""
+    made_up.condition(filled, claim, "cifar10-18pct", {"relu": [6.0, 6.1, 5.9] + [6.0] * 2, "tanh": [36.0] * 5})
+    for name in ("cifar10", "cifar10-18pct"):
+        store.add_look(filled, claim.id, name, claim.conditions[name].seeds)
+    before = summary.summarise({claim.id: claim}, filled)["claims"][0]
+    path = filled / "plans" / "relu-speedup.cifar10.json"
+    path.write_bytes(path.read_bytes()[:-30])
+    found = summary.summarise({claim.id: claim}, filled)
+    (line,) = found["problems"]
+    assert line.startswith(f"{path}: not a usable plan")
+    assert line.endswith("remove or restore it")
+    after = found["claims"][0]
+    assert (before["outcome"], after["outcome"]) == ("REPRODUCED", "ERROR")
+    assert after["reason"].startswith(f"{line}; so far 6.01 (90% interval")
+    changed = [a["name"] for a, b in zip(before["conditions"], after["conditions"], strict=True) if a != b]
+    assert changed == ["cifar10"]
+    for args in (["report"], ["report", "--json"], ["judge"], ["list"], ["show", claim.id], ["plan", claim.id]):
+        result = CliRunner().invoke(cli.main, [*args, "--store", str(filled)])
+        assert result.exit_code == (3 if args[0] in ("report", "judge") else 0), args
+        assert result.stderr == f"repro: not used: {line}\n", args
+
+
+def test_bands_that_cannot_be_used_are_told_and_change_no_verdict(filled: Path, claim: spec.Claim) -> None:
+    """The verdict follows the claim file; that nobody can tell whether that was changed stands beside it."""
+    before = summary.summarise({claim.id: claim}, filled)["claims"][0]
+    path = filled / "bands" / f"{claim.id}.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    found = summary.summarise({claim.id: claim}, filled)
+    assert [line.startswith(f"{path}: not a usable record of bands") for line in found["problems"]] == [True]
+    after = found["claims"][0]
+    assert after["outcome"] == before["outcome"] == "REPRODUCED"
+    assert after["bands"] == [
+        "whether a band was changed since the first run cannot be told: bands/relu-speedup.json cannot be used"
+    ]
+    result = CliRunner().invoke(cli.main, ["report", "--store", str(filled)])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "place", ["plans/relu-speedup.cifar10.json", "bands/relu-speedup.json", "trials/x/record.json"]
+)
+def test_what_cannot_be_opened_stops_no_report(filled: Path, place: str) -> None:
+    """A folder or a link in a file's place is told, and shows in the digest of the evidence."""
+    before = store.evidence_digest(filled)
+    (filled / "elsewhere").touch()
+    for make in (Path.mkdir, lambda path: path.symlink_to(filled / "elsewhere")):
+        path = filled / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)
+        result = CliRunner().invoke(cli.main, ["report", "--json", "--store", str(filled)])
+        assert isinstance(result.exception, SystemExit | None)
+        assert str(path) in "".join(json.loads(result.stdout)["problems"])
+        assert store.evidence_digest(filled) != before
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
 def test_units_stand_behind_numbers() -> None:
     """The paper's numbers and ours are told with their unit, words and inequalities as a reader says them."""
     expected = {"published_text": "<= 0.01", "unit": "fraction of the parameters"}
@@ -74,6 +134,29 @@ def test_every_number_of_the_registry_has_its_unit(tmp_path: Path) -> None:
     assert {e["unit"] for e in expected["parameters"]} == {"parameters"}
     assert {e["unit"] for e in expected["ilsvrc-2010-error"]} == {"%"}
     assert {e["unit"] for e in expected["lrn-error"]} == {"points"}
+
+
+def test_what_is_expected_is_told_in_words() -> None:
+    """Nowhere that people read stands the machine's name of a metric; of several layers the quantity is said once."""
+    found = {
+        name_text(e): in_words(e, alone=len(c.conditions[c.headline].arms) == 1)
+        for c in registry.load_registry(CLAIMS).values()
+        for e in c.expect
+    }
+    names = {metric for c in registry.load_registry(CLAIMS).values() for e in c.expect for metric in e.metrics}
+    coded = {name for name in names if "-" in name} - {"multiply-adds"}
+    assert len(coded) > 50
+    assert not [words for words in found.values() if any(re.search(rf"\b{name}\b", words) for name in coded)]
+    assert found["ratio of epochs-to, tanh to relu"] == "epochs to the target, tanh over relu"
+    assert found["difference of top1-error (ten views), none to lrn"] == "top-1 error (ten views), none minus lrn"
+    assert found["neurons-conv1 of net"] == "neurons of conv1"
+    assert found["parameters of caffenet"] == "parameters, caffenet"
+    assert found["proportion of colours-apart, net"] == "share of the runs with colours apart"
+    (largest,) = (words for words in found.values() if "initial standard deviation" in words)
+    assert largest == ("largest initial standard deviation of conv1, conv2, conv3, conv4, conv5, fc6, fc7 and fc8")
+    shown = markdown.render(summary.summarise(registry.load_registry(CLAIMS), REPORTS))
+    assert largest in shown
+    assert not [name for name in coded if re.search(rf"[^`/]\b{name} of\b", shown)]
 
 
 def test_an_overview_shows_what_decides() -> None:

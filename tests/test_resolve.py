@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from scipy.stats import binom
 
 from repro import experiments, folders, registry
 from repro.judging import resolve
+from repro.judging.stats import proportion_interval, sample
 from repro.store import Measurement, Trial
 
 REGISTRY = registry.load_registry(folders.default_claims())
@@ -32,8 +34,8 @@ def test_every_band_of_the_registry_has_its_power_or_a_reason():
 
 def test_small_effects_need_many_seeds_and_the_plan_has_them():
     """0.4 points at the spread that 50,000 images give: 20 seeds of verdicts.md's simulation, not 5."""
-    planned = _resolved("overlapping-pooling-error", "ilsvrc-2012", metric="top1")
-    few = _resolved("overlapping-pooling-error", "ilsvrc-2012", n=5, metric="top1")
+    planned = _resolved("overlapping-pooling-error", "ilsvrc-2012", metric="top-1")
+    few = _resolved("overlapping-pooling-error", "ilsvrc-2012", n=5, metric="top-1")
     assert planned.if_true > 0.8 > few.if_true
     assert few.needed is not None
     assert 5 < few.needed <= planned.n == 20
@@ -89,5 +91,8 @@ def test_a_share_counts_the_runs_whose_exact_interval_is_inside_the_band():
     """14 runs, all with a true share of one: 0.807 to 1 inside [0.8, 1]; 13 of 14 would be outside."""
     (e,) = REGISTRY["colour-towers"].expect
     assert resolve._share(e, 1.0, 14) == pytest.approx(float(e.accept[0] <= 0.05 ** (1 / 14)))
-    assert resolve._share(e, 0.9, 14) <= 1.0
+    inside = [k for k in range(41) if e.accept[0] <= proportion_interval(sample([1.0] * k + [0.0] * (40 - k)), 0.9).low]
+    assert 1 < len(inside) < 41
+    for truth in (0.0, 0.6, 0.95):
+        assert resolve._share(e, truth, 40) == pytest.approx(sum(binom.pmf(inside, 40, truth)))
     assert math.isclose(resolve._share(e, 0.0, 14), 0.0)

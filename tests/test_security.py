@@ -175,6 +175,7 @@ def test_a_plan_cannot_name_another_place(tmp_path: Path) -> None:
     store.save(tmp_path, TRIAL)
     with pytest.raises(StoreError, match="its content is the plan of"):
         publishing.publish(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["../../outside.JPEG", "/outside.JPEG"])

@@ -159,11 +159,13 @@ def test_looks_count_new_seeds_only(tmp_path):
                 '{"claim":"a","condition":"b","looks":[[]]}']
 )  # fmt: skip
 def test_a_damaged_plan_is_refused(tmp_path, content):
-    """Looks decide how strict a verdict is, so a torn or foreign plan stops the report, with its name."""
+    """Looks decide how strict a verdict is, so a torn or foreign plan is none, and is told by its name."""
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "a.b.json").write_text(content)
     with pytest.raises(StoreError, match=r"plans/a\.b\.json: .*remove or restore it"):
         store.load_looks(tmp_path)
+    plans = store.load_plans(tmp_path)
+    assert (plans.looks, list(plans.unusable)) == ({}, [("a", "b")])
 
 
 def test_a_newer_plan_is_refused_by_its_number(tmp_path):

@@ -19,6 +19,7 @@ from worlds import (
     failed_worlds,
     most,
     other_worlds,
+    reduced_worlds,
     simulate,
     stopped,
     times,
@@ -123,6 +124,15 @@ def test_who_looks_more_than_once_pays_for_it() -> None:
     assert full > ours
 
 
+def test_without_an_effect_two_ratios_are_contrary_in_one_of_twenty_claims() -> None:
+    """Each at half of alpha: at all of it, either would do, and 168 of these 2,000 claims would come out contrary."""
+    (world,) = (w for w in reduced_worlds() if (w.truth, w.n, len(w.claim.expect)) == (1.0, 5, 2))
+    found = simulate(world, 2000)
+    print(dict(found.outcomes))
+    assert 0 < found.outcomes["TREND_CONTRARY"] <= most(2000) < 168
+    assert found.outcomes["TREND_CONSISTENT"] <= most(2000)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("world", [*difference_worlds(), *other_worlds()], ids=lambda world: world.label)
 def test_every_world_of_the_page(world: World) -> None:
@@ -146,7 +156,7 @@ def test_the_page_keeps_its_own_limits() -> None:
     text = PAGE.read_text()
     repetitions = int(text.split("such a world: ")[1].split(" ")[0].replace(",", ""))
     bold = [
-        (line, float(cell.strip("*")))
+        (line, float(cell.strip("* |")))
         for line in text.splitlines()
         if line.startswith("| ") and "seeds" not in line
         for cell in line.split(" | ")

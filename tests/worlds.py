@@ -215,6 +215,21 @@ def failed_worlds() -> list[World]:
     return [errors("difference", LRN, truth, (sd, sd), 5, failed=True) for truth in (1.4, 0.0) for sd in (0.1, 0.5)]
 
 
+def reduced_worlds() -> list[World]:
+    """Return one and two ratios on reduced data: without an effect, with one as claimed, and with the opposite."""
+    found = []
+    for truth in (1.0, 1.5, 0.67):
+        for others in ((), ("sigmoid",)):
+            for n in (3, 5):
+                arms = dict.fromkeys(("tanh", *others), truth)
+                note = f", {len(arms)} on reduced data"
+                world = times("ratio", arms, (0.2,) * (1 + len(arms)), n, note=note)
+                condition = world.claim.conditions["c"].model_copy(update={"scale": "reduced"})
+                claim = world.claim.model_copy(update={"conditions": {"c": condition}})
+                found.append(world._replace(claim=claim))
+    return found
+
+
 class Rates(NamedTuple):
     """What came out of a world's repetitions."""
 

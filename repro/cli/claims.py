@@ -18,7 +18,10 @@ def list_claims(claims: Path | None, store: Path) -> None:
     from repro.report import listing
     from repro.report.console import terminal
 
-    terminal().print(listing.table(listing.rows(registry_folder(claims), store)))
+    found = listing.rows(registry_folder(claims), store)
+    for problem in found.problems:
+        click.echo(f"repro: not used: {problem}", err=True)
+    terminal().print(listing.table(found.rows))
 
 
 @click.command()
@@ -31,8 +34,10 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
     from repro.report.console import terminal
 
     claim = claim_named(registry_folder(claims), id_)
-    found = summary.summarise({id_: claim}, store, ahead=True)["claims"][0]
-    details.show(terminal(), claim, found)
+    found = summary.summarise({id_: claim}, store, ahead=True)
+    for problem in found["problems"]:
+        click.echo(f"repro: not used: {problem}", err=True)
+    details.show(terminal(), claim, found["claims"][0])
 
 
 @click.command()

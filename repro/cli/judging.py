@@ -56,7 +56,7 @@ def diff(ctx: click.Context, /, old: Path, new: Path, claims: Path | None) -> No
 
     for root in (old, new):
         trials, problems = store.load(root)
-        for problem in problems:
+        for problem in (*problems, *store.load_plans(root).unusable.values()):
             click.echo(f"repro: not used: {problem}", err=True)
         if not trials:
             raise store.StoreError(f"{root}: no records here; give two stores, such as reports and runs")

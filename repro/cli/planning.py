@@ -54,7 +54,8 @@ def plan(
         raise Usage("--device cuda needs --gpus 1 or more")
     over = forecast.Machines(machines, gpus if device == "cuda" else 0)
     trials, problems = stores.load(store)
-    for problem in problems:
+    asked_for = stores.load_plans(store)
+    for problem in (*problems, *asked_for.unusable.values()):
         click.echo(f"repro: not used: {problem}", err=True)
     if budget_s is not None:
         chosen, refused = forecast.fit(
@@ -64,7 +65,7 @@ def plan(
             click.echo(line)
         ctx.exit(0 if chosen else NOTHING)
     scales = (scale,) if scale else planning.SCALES if ids else ("paper", "reduced")
-    asked = reuse.demand(everything, trials, stores.load_looks(store))
+    asked = reuse.demand(everything, trials, asked_for.looks)
     left = forecast.left(
         found, trials, asked, scales=scales, device=device, gpus=over.gpus, data=data, seeds=seeds, condition=condition,
     )  # fmt: skip
@@ -95,6 +96,9 @@ def explain(trial: str, store: Path, claims: Path | None) -> None:
     if hidden:
         raise Usage(hidden[0])
     one = reuse.find(found, trial)
-    asked = reuse.demand(registry.load_registry(registry_folder(claims)), found, stores.load_looks(store))
+    plans = stores.load_plans(store)
+    for problem in plans.unusable.values():
+        click.echo(f"repro: not used: {problem}", err=True)
+    asked = reuse.demand(registry.load_registry(registry_folder(claims)), found, plans.looks)
     for line in reuse.explain(one, asked):
         click.echo(line)

@@ -46,10 +46,10 @@ class Row(NamedTuple):
 
 def compare(registry: Mapping[str, Claim], old: Path, new: Path) -> list[Row]:
     """Return every condition that was run in either store, judged by today's rules in both. Raises StoreError."""
-    loaded = [(store.load(root)[0], store.load_looks(root)) for root in (old, new)]
+    loaded = [(judge.records(store.load(root)[0]), store.load_plans(root)) for root in (old, new)]
     rows = []
     for claim in registry.values():
-        a, b = (judge.judge_all(claim, trials, looks) for trials, looks in loaded)
+        a, b = (judge.judge_all(claim, found, plans.looks, plans.unusable) for found, plans in loaded)
         rows += [
             Row(claim.id, name, name == claim.headline, a[name].outcome, b[name].outcome, _changes(a[name], b[name]))
             for name in claim.conditions

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed
-from repro.judging.rules import ALPHA, describe, known, outcome, trend
+from repro.judging.rules import ALPHA, describe, in_words, known, outcome, trend
 from repro.judging.stats import (
     Estimate,
     Sample,
@@ -18,7 +18,7 @@ from repro.judging.stats import (
     ratio_interval,
     sample,
 )  # fmt: skip
-from repro.spec import Claim, Condition, Expectation, Outcome, expectations, name_text
+from repro.spec import Claim, Condition, Expectation, Outcome, expectations
 from repro.store import Trial
 
 SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched
@@ -26,7 +26,7 @@ PRECEDENCE: tuple[Outcome, ...] = (
     "ERROR", "NOT_TESTED", "NOT_REPRODUCED", "INCONCLUSIVE", "DIRECTION", "REPRODUCED",
     "SMOKE_BROKEN", "SMOKE_OK", "TREND_CONTRARY", "TREND_UNRESOLVED", "TREND_CONSISTENT",
 )  # fmt: skip
-ALIKE = ("device", "torch", "tf32", "loader", "world")
+ALIKE = ("device", "torch", "loader", "world")
 """What must not tell the arms apart: where these differ, so may the numbers."""
 UNSAID = {"world": 1}
 """What holds where a record does not say: one process."""
@@ -74,14 +74,16 @@ def records(trials: Sequence[Trial]) -> Records:
 
 
 def judge(
-    claim: Claim, condition: Condition, trials: Sequence[Trial] | Records, looks: Sequence[Sequence[int]] = ()
-) -> Verdict:
+    claim: Claim, condition: Condition, trials: Sequence[Trial] | Records, looks: Sequence[Sequence[int]] = (),
+    unknown: str = "",
+) -> Verdict:  # fmt: skip
     """Return the verdict of one condition from all trials there are; those of other claims are passed over.
 
     ``looks`` are the seed lists this condition was run with, in order: each one before the last was a look that costs
     its share of alpha: who stops at the first of three looks (3, 5, 10 seeds) that decides is wrong 6 times in 100 with
     the truth on the band's edge, against 10 at full alpha (docs/error-rates.md). The seeds of every look count: none
-    that was run is left out. Without any look, the claim file's seeds are the plan.
+    that was run is left out. Without any look, the claim file's seeds are the plan. ``unknown`` says why nobody knows
+    the looks, where that is so: they decide how strict a verdict is, so there is none then.
 
     Records that cannot be judged are an ERROR that says of which claim, and what failed: this does not raise for them.
     """
@@ -91,7 +93,7 @@ def judge(
         found = trials if isinstance(trials, Records) else records(trials)
         observed = experiments.get(claim.experiment).observe(condition.arms, seeds, found.done)
         so_far = so_far._replace(observed=observed)
-        return _verdict(claim, condition, found, looks, so_far)
+        return _verdict(claim, condition, found, looks, so_far, unknown)
     except Exception as error:  # noqa: BLE001 - whatever a record holds, it is no verdict, and the rest is still told
         why = " ".join(f"{type(error).__name__}: {error}".split())
         reason = f"the records of {claim.id} under {condition.name} cannot be judged: {why}"
@@ -103,7 +105,7 @@ def _broken(condition: Condition) -> Outcome:
 
 
 def _verdict(
-    claim: Claim, condition: Condition, found: Records, looks: Sequence[Sequence[int]], so_far: Verdict
+    claim: Claim, condition: Condition, found: Records, looks: Sequence[Sequence[int]], so_far: Verdict, unknown: str
 ) -> Verdict:
     """Return ``so_far``, which holds what was observed, with its outcome and reason. May raise on odd records."""
     observed, seeds = so_far.observed, so_far.seeds
@@ -114,13 +116,13 @@ def _verdict(
     if condition.blocked or not observed.trials:
         return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)))
     begun = {arm for arms, _, _ in observed.trials for arm in arms.split(", ")}
-    if not looks and observed.missing and not begun >= set(condition.arms):
+    if not (looks or unknown) and observed.missing and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
     evidence = experiments.get(claim.experiment).EVIDENCE
     compared = [_compared(e, condition, observed, evidence) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
-    if trouble := _trouble(observed, found.unlike, looks or [condition.seeds]):
+    if trouble := unknown or _trouble(observed, found.unlike, looks or [condition.seeds]):
         broken = _broken(condition)
         judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
         return verdict(broken, "; ".join([trouble, *(j.reason for j in judged[:1])]), judged)
@@ -130,8 +132,9 @@ def _verdict(
         return verdict(answer, reason, [j._replace(reason=reason) for j in judged])
     if not wanted:
         return verdict("NOT_TESTED", f"the claim expects nothing under {condition.name}")
-    level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), len(wanted))
     reduced = condition.scale == "reduced"
+    together = sum(e.null is not None or not reduced for e in wanted)
+    level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), max(1, together))
     exact = condition.scale == "static"
     judged = [
         _judge_one(e, c, reduced, [*observed.undecided, *_silent(e, c, seeds), *([] if exact else _equal(e, c))], level)
@@ -140,7 +143,8 @@ def _verdict(
     # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
     counted = [j for j in judged if not reduced or j.expectation.null is not None] or judged
     worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
-    reason = worst.reason if len(wanted) == 1 else f"{name_text(worst.expectation)}: {worst.reason}"
+    about = in_words(worst.expectation, alone=len(condition.arms) == 1)
+    reason = worst.reason if len(wanted) == 1 else f"{about}: {worst.reason}"
     if len(looks) > 1:
         first = judge(claim, condition, found, looks[:1])
         reason += f"; as first planned, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
@@ -306,8 +310,8 @@ def _so_far(e: Expectation, compared: _Compared, confidence: float, answer: Outc
 class _Level(NamedTuple):
     """At what level to test: each one-sided test at ``alpha``, one more look at ``next_alpha``.
 
-    ``together`` expectations may each refute the claim, so each does at its share of alpha; all must hold for
-    REPRODUCED, so that needs no share.
+    ``together`` expectations may each refute the claim, or contradict its direction, so each does at its share of
+    alpha; all must hold for REPRODUCED and for TREND_CONSISTENT, so these need no share.
     """
 
     alpha: float
@@ -329,10 +333,8 @@ def _judge_one(
         return Judged(e, None, unsettled, ours)
     if e.compares and not any(compared.exact):
         return Judged(e, estimate, unsettled, f"both {e.of} and {e.over} have seeds that missed the target")
-    if reduced:
-        found, words = trend(e, estimate)
-    else:
-        found, words = outcome(e, estimate, _estimate(e, compared, 1 - 2 * level.alpha / level.together))
+    decide = trend if reduced else outcome
+    found, words = decide(e, estimate, _estimate(e, compared, 1 - 2 * level.alpha / level.together))
     for arm, group in zip(compared.arms, compared.groups, strict=e.statistic != "max"):
         if missed := sum(not o.exact for o in group):
             words += f"; {missed} of {_seeds(len(group))} of {arm} missed the target, so that side is open"
@@ -358,8 +360,15 @@ def seeds_that_decide(e: Expectation, compared: _Compared, level: _Level) -> str
 
 
 def judge_all(
-    claim: Claim, trials: Sequence[Trial] | Records, looks: Mapping[tuple[str, str], Sequence[Sequence[int]]]
-) -> dict[str, Verdict]:
-    """Return the verdict of each of the claim's conditions, by name; of many claims, give ``records(trials)``."""
+    claim: Claim, trials: Sequence[Trial] | Records, looks: Mapping[tuple[str, str], Sequence[Sequence[int]]],
+    unknown: Mapping[tuple[str, str], str] = {},
+) -> dict[str, Verdict]:  # fmt: skip
+    """Return the verdict of each of the claim's conditions, by name; of many claims, give ``records(trials)``.
+
+    ``looks`` and ``unknown`` are by (claim, condition): see ``judge``.
+    """
     found = trials if isinstance(trials, Records) else records(trials)
-    return {name: judge(claim, c, found, looks.get((claim.id, name), ())) for name, c in claim.conditions.items()}
+    return {
+        name: judge(claim, c, found, looks.get((claim.id, name), ()), unknown.get((claim.id, name), ""))
+        for name, c in claim.conditions.items()
+    }

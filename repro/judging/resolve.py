@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.judging.power import chances, required_n
+from repro.judging.rules import in_words
 from repro.judging.stats import log_sample, proportion_interval, sample
-from repro.spec import Claim, Condition, Expectation, expectations, name_text
+from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
 
 TEST_IMAGES = {
@@ -59,7 +60,7 @@ def resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds:
 def _resolved(
     e: Expectation, condition: Condition, experiment: Any, values: Any, n: int, together: int
 ) -> Resolved:  # fmt: skip
-    nothing = Resolved(name_text(e), n, None, "", None, None, None)
+    nothing = Resolved(in_words(e, alone=len(condition.arms) == 1), n, None, "", None, None, None)
     if condition.scale == "static":
         return nothing._replace(source="computed, so known without a spread")
     truth = e.published.number if e.published.op == "=" or e.null is None else None  # "more than 1" has no size
@@ -121,14 +122,13 @@ def _detects(e: Expectation, sds: tuple[float, ...], n: int, together: int) -> f
 
 def _share(e: Expectation, truth: float, n: int) -> float:
     """Return the chance that the interval of a share of ``n`` runs lies inside the band, with a true share of one."""
-    from scipy.stats import binom
-
     low, high = e.accept
     inside = 0.0
     for k in range(n + 1):
         ones = [1.0] * k + [0.0] * (n - k)
         i = proportion_interval(sample(ones), 0.9)
-        inside += float(binom.pmf(k, n, truth)) if low <= i.low and i.high <= high else 0.0
+        chance = math.comb(n, k) * truth**k * (1 - truth) ** (n - k)
+        inside += chance if low <= i.low and i.high <= high else 0.0
     return inside
 
 

@@ -1,12 +1,53 @@
 """Which outcome an interval has, and the words for it: the table in README.md, "Verdicts", for one expectation."""
 
 import math
+import re
+from collections.abc import Sequence
 
 from repro.judging.stats import Estimate
 from repro.spec import Expectation, Outcome, band_text, number_text, published_text
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
 LOOSELY = "though not at the stricter level at which several expectations together are refuted"
+
+
+_SAID = {
+    "std": "standard deviation", "top1": "top-1", "top5": "top-5", "lrn": "LRN", "gpu": "GPU", "imagenet": "ImageNet",
+    "ilsvrc": "ILSVRC", "runner up": "runner-up", "multiply adds": "multiply-adds",
+    "epochs to$": "epochs to the target",
+}  # fmt: skip
+"""Parts of metrics' names that are not words as they stand."""
+
+
+def in_words(e: Expectation, *, alone: bool = False) -> str:
+    """Return what an expectation is about as a reader says it: ``top-1 error (ten views), none minus lrn``.
+
+    ``alone``: there is a single arm, which goes without saying.
+    """
+    of = _together(e.metrics) + {"centre": " (centre view)", "ten": " (ten views)", None: ""}[e.view]
+    if e.over is not None:
+        return f"{of}, {e.of} {'over' if e.statistic == 'ratio' else 'minus'} {e.over}"
+    said = {"max": f"largest {of}", "proportion": f"share of the runs with {of}"}.get(e.statistic, of)
+    return said if alone else f"{said}, {e.of}"
+
+
+def _together(metrics: Sequence[str]) -> str:
+    """Return metrics in words; of those that are one quantity of several layers, the quantity once."""
+    found = [re.fullmatch(r"(.+?)-((?:conv|fc)\d)(-per-gpu)?", metric) for metric in metrics]
+    quantities = {(match[1], match[3]) if match else None for match in found}
+    if len(quantities) > 1 or None in quantities:
+        return " and ".join(map(_worded, metrics))
+    layers = [match[2] for match in found if match]
+    listed = f"{', '.join(layers[:-1])} and {layers[-1]}" if len(layers) > 1 else layers[0]
+    ((name, per),) = (quantity for quantity in quantities if quantity)
+    return f"{_worded(name)} of {listed}{_worded(per or '')}"
+
+
+def _worded(metric: str) -> str:
+    text = metric.replace("-", " ")
+    for part, said in _SAID.items():
+        text = re.sub(rf"\b{part}(?!\w)", said, text)
+    return text
 
 
 def outcome(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
@@ -68,13 +109,18 @@ def _shortfall(e: Expectation, i: Estimate) -> str:
     return f"the effect is reversed: the interval lies beyond no effect ({e.null:g}), so the direction does not hold"
 
 
-def trend(e: Expectation, i: Estimate) -> tuple[Outcome, str]:
-    """Return the answer of a reduced condition, which can neither reproduce nor refute; ``e`` has a ``null``."""
+def trend(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
+    """Return the answer of a reduced condition, which can neither reproduce nor refute; ``e`` has a ``null``.
+
+    ``i`` is the interval shown; ``refuting``, wider where several expectations each could, has to be contrary.
+    """
     assert e.null is not None
     if claimed_side(e, i):
         return "TREND_CONSISTENT", "on reduced data the effect has the claimed direction"
-    if not i.low <= e.null <= i.high:
+    if not refuting.low <= e.null <= refuting.high:
         return "TREND_CONTRARY", "on reduced data the effect has the opposite direction"
+    if not i.low <= e.null <= i.high:
+        return "TREND_UNRESOLVED", f"on reduced data the interval has the opposite direction, {LOOSELY}"
     return "TREND_UNRESOLVED", "on reduced data no direction can be told"
 
 

@@ -20,7 +20,7 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     console.print(f"\nSection {claim.source.section}{figure}{table}: “{claim.source.text}”")
     headline = tables.headline(found)
     for e in headline["estimates"] or headline["expected"]:
-        console.print(f"\n{e['name']}: the paper says {tables.published(e)}; {e['accept_text']} counts as that:")
+        console.print(f"\n{e['words']}: the paper says {tables.published(e)}; {e['accept_text']} counts as that:")
         console.print(f"  {e['because']}.")
         if e.get("value") is not None:
             console.print(f"  Ours: {tables.value(e)} ({tables.spread(e)}).")
@@ -51,7 +51,7 @@ def _condition(console: Console, condition: Mapping[str, Any]) -> None:
     console.print(f"\n{condition['name']} {condition['outcome']}: {condition['reason']}")
     for e in condition["estimates"]:
         if e["paired"]:
-            console.print(f"{e['name']}: {e['paired']}.")
+            console.print(f"{e['words']}: {e['paired']}.")
     console.print(tables.trials(condition))
     for e in condition["environments"]:
         told = ", ".join(f"{key} {value}" for key, value in e.items() if key != "trials")

@@ -1,16 +1,17 @@
 """The list of claims: a row each, remembered until a claim, a record or this program changes.
 
 Reading and judging a registry takes longer than all else a list needs, so the rows are kept in the user's cache folder
-under a digest of every byte they follow from. Without a cache folder they are worked out each time.
+under a digest of every byte they follow from; so is which record answers which spec, so that after a change only what
+changed is read again. Without a cache folder all is worked out each time.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -32,57 +33,87 @@ class Row(NamedTuple):
     title: str
 
 
-def rows(claims: Path, store: Path) -> list[Row]:
-    """Return a row for each claim of the registry, in the paper's order, with its verdict from the store's records.
+class List(NamedTuple):
+    """A row for each claim, in the paper's order, and a line for each file of the store that cannot be used."""
+
+    rows: list[Row]
+    problems: list[str]
+
+
+def rows(claims: Path, store: Path) -> List:
+    """Return the list of a registry, with the verdicts from the store's records.
 
     Raises Problem for a registry or a store that cannot be read.
     """
-    key = _key(claims, store)
-    with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError, TypeError):
-        kept = json.loads(_kept(claims, store).read_bytes())
-        if kept["key"] == key:
-            return [Row(*row) for row in kept["rows"]]
-    found = _rows(claims, store)
-    _keep(_kept(claims, store), key, found)
+    from repro.report import index  # here, and below: a list that is known needs little
+
+    marks = index.marks(store)
+    key = _key(claims, index.stamp(store, marks))
+    if (kept := _recalled(_kept(claims, store, "list"))) and kept.get("key") == key:
+        return List([Row(*row) for row in kept["rows"]], kept["problems"])
+    known = _recalled(_kept(claims, store, "keys"))
+    keys, problems = index.keys(marks, known)
+    found = List(_rows(claims, store, {identity: key for identity, (_, key) in keys.items()}, problems), problems)
+    if keys != known:
+        _keep(_kept(claims, store, "keys"), keys)
+    _keep(_kept(claims, store, "list"), {"key": key, **found._asdict()})
     return found
 
 
-def _rows(claims: Path, store: Path) -> list[Row]:
-    from repro.planning import plan  # here: they load the types of a whole registry
+def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]) -> list[Row]:
+    """Return the rows by today's rules; what cannot be used adds a line to ``problems``."""
+    from repro import store
+    from repro.planning import plan
     from repro.registry import load_registry
-    from repro.report import summary
+    from repro.report import index, summary
 
     registry = load_registry(claims)
-    outcomes = summary.outcomes(registry, store)
+    plans = store.load_plans(root)
+    outcomes = summary.outcomes(registry, index.records(root, keys, problems), plans)
+    problems += plans.unusable.values()
     return [
         Row(id_, c.source.section, c.experiment, plan.needs(c.conditions[c.headline]), outcomes[id_], c.title)
         for id_, c in registry.items()
     ]
 
 
-def _key(claims: Path, store: Path) -> str:
+def _key(claims: Path, stamp: str) -> str:
     """Return a digest of all that the rows follow from: claim files, the store as it stands, and this program."""
-    from repro.store import stamp
-
-    digest = hashlib.sha256(stamp(store).encode())
+    digest = hashlib.sha256(stamp.encode())
     for path in (*claim_files(claims), *sorted(PACKAGE.rglob("*.py"))):
         with contextlib.suppress(OSError):  # whoever reads it for its content says what is wrong
             digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _kept(claims: Path, store: Path) -> Path:
-    """Return the file that keeps the rows of this registry and this store."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _kept(claims: Path, store: Path, what: str) -> Path | None:
+    """Return the file that keeps ``what`` of this registry and this store; None where nobody has a home."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     name = hashlib.sha256(f"{claims.resolve()}\0{store.resolve()}".encode()).hexdigest()[:16]
-    return home / "repro" / f"list-{name}.json"
+    return home / "repro" / f"{what}-{name}.json"
 
 
-def _keep(path: Path, key: str, found: Iterable[Row]) -> None:
-    from repro.store import StoreError, write_atomically
+def _recalled(path: Path | None) -> dict[str, Any]:
+    """Return what was kept in a file, nothing where there is none that is whole."""
+    from repro import files
 
-    with contextlib.suppress(StoreError, RuntimeError):  # a list is right without it, only slower
-        write_atomically(path, json.dumps({"key": key, "rows": list(found)}).encode())
+    with contextlib.suppress(OSError, ValueError):
+        content = path.read_bytes() if path else b""
+        if content != (told := files.unsealed(content)):  # what has no sum is not ours
+            found: dict[str, Any] = json.loads(told)
+            return found
+    return {}
+
+
+def _keep(path: Path | None, found: Mapping[str, Any]) -> None:
+    from repro import files
+
+    if path:
+        with contextlib.suppress(files.StoreError):  # a list is right without it, only slower
+            files.write_atomically(path, files.sealed(json.dumps(found)))
 
 
 def table(found: Iterable[Row]) -> Table:

@@ -1,4 +1,5 @@
-// Filter and sort the table of verdicts. Nothing is lost without it: every row is there, in the paper's order.
+// Filter and sort the table of verdicts, and unfold claims. Nothing is lost without it: every row is there, in the
+// paper's order, and every claim opens by its own first line.
 (() => {
   const table = document.getElementById("overview"), body = table.tBodies[0], rows = [...body.rows];
   const tools = document.getElementById("tools");
@@ -37,4 +38,19 @@
     });
   }
   filter();
+  const folded = [...document.querySelectorAll("details.folded")];
+  const unfold = () => {
+    const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (const one of folded) if (wanted && one.parentElement.contains(wanted)) one.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  if (folded.length) {
+    const all = element("button", { type: "button", textContent: "Open all" });
+    const told = () => { all.textContent = folded.every((one) => one.open) ? "Close all" : "Open all"; };
+    all.addEventListener("click", () => { const open = !folded.every((one) => one.open); for (const one of folded) one.open = open; });
+    for (const one of folded) one.addEventListener("toggle", told);
+    document.getElementById("folds").append(all);
+    told();
+  }
 })();

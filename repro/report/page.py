@@ -46,7 +46,7 @@ def render(
     )  # fmt: skip
     environment.filters.update(section=_section, code=_code, sentence=_sentence, record=_linked if linked else _plain)
     environment.globals.update(
-        result=tables.result, published=tables.published, value=tables.value, spread=tables.spread,
+        result=tables.result, published=tables.published, value=tables.value, spread=_spread,
         overview=tables.overview, headline=tables.headline,
     )  # fmt: skip
     from repro.report import svg  # here: it loads a library of plots, which a table does without
@@ -91,11 +91,16 @@ def _sentence(text: str, *, first: bool = True) -> Markup:
     return _code(start + text[1:] + stop)
 
 
+def _spread(estimate: Mapping[str, Any]) -> str:
+    """Return how well our value is known, with an n that no line end parts."""
+    return tables.spread(estimate).replace(" = ", "\xa0=\xa0").replace(" + ", "\xa0+\xa0")
+
+
 def _section(name: str, *, long: bool = False) -> str:
     """Return where the paper says it: ``§ 3.1``, or ``Section 3.1``, and the abstract by its name."""
     if not name[:1].isdigit():
         return name[:1].upper() + name[1:] if long else name
-    return f"{'Section' if long else '§'} {name}"
+    return f"{'Section' if long else '§'}\xa0{name}"
 
 
 def _linked(digest: str) -> Markup:

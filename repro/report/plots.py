@@ -40,7 +40,7 @@ def _row(
 ) -> dict[str, Any]:
     low, high = (x if x is not None else s * float("inf") for x, s in zip(expected["accept"], (-1, 1), strict=True))
     shared = {key: expected[key] for key in ("published", "null")} | {"accept": (low, high), "seeds": []}
-    label = condition["name"] + (f", {expected['name']}" if named else "")
+    label = condition["name"] + (f", {expected['words']}" if named else "")
     if e is None or e["value"] is None:
         missing = {"NOT_TESTED": "not run yet", "ERROR": "not finished"}.get(condition["outcome"], "nothing to show")
         return shared | {"label": label, "value": None, "low": None, "high": None, "missing": missing}
@@ -57,7 +57,7 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
     from repro.report import figures, svg
 
     log = unit == "ratio" and all(x is None or x > 0 for row in rows for x in (row["value"], row["low"]))
-    names = {e["name"] for c in claim["conditions"] for e in c["expected"] if e["unit"] == unit}
+    names = {e["words"] for c in claim["conditions"] for e in c["expected"] if e["unit"] == unit}
     xlabel = next(iter(names)) if len(names) == 1 else tables.unit_text(unit)
     told = "; ".join(
         f"{row['label']}: {row['missing'] or tables.interval_text(row['value'], row['low'], row['high'])}"
