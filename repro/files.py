@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,16 +53,17 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def read(path: Path) -> bytes:
+def read(path: Path | str) -> bytes:
     """Return the bytes of a regular file. Raises OSError, also for a link: it leads out of its folder."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
     try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        parts = []
-        while part := os.read(handle, about.st_size + 1):
+        parts, left = [], about.st_size
+        while left > 0 and (part := os.read(handle, left)):
             parts.append(part)
+            left -= len(part)
         return b"".join(parts)
     finally:
         os.close(handle)
@@ -131,26 +131,6 @@ def sweep(folder: Path) -> None:
     for part in folder.glob(".*.part"):
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def stamp(paths: Iterator[Path]) -> str:
-    """Return a digest that changes whenever one of the files is added, removed, replaced or written to.
-
-    From names, sizes, places and times alone: none is opened, but for those so young that their times might not yet
-    tell a further change.
-    """
-    digest = hashlib.sha256()
-    young = time.time() - SETTLED_S
-    for path in paths:
-        try:
-            s = path.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        digest.update(f"{path}\0{s.st_mode} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}\n".encode())
-        if s.st_ctime > young:
-            with contextlib.suppress(OSError):
-                digest.update(read(path))
-    return digest.hexdigest()
 
 
 def _told(error: Exception) -> str:

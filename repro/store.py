@@ -251,7 +251,7 @@ def raw(at: Place) -> bytes:
     """Return the bytes of a record. Raises OSError, and StoreError where its folder is a link."""
     if at.linked:
         raise StoreError("its folder is a link, and links inside a store are not followed")
-    return files.read(Path(at.path))
+    return files.read(at.path)
 
 
 def _refuse_other(schema: Any, what: str) -> None:

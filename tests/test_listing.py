@@ -61,7 +61,8 @@ def read_during(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> tup
     opened: list[str] = []
     real = files.read
 
-    def read(path: Path) -> bytes:
+    def read(path: Path | str) -> bytes:
+        path = Path(path)
         if path.name == "record.json":
             opened.append(path.parent.name)
         return real(path)
