@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+BASE ?= HEAD
 
 # DALI exists for Linux only; elsewhere the other loaders do its work.
 ifeq ($(shell uname -s),Linux)
@@ -14,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench long page clean
+.PHONY: help run test lint format bench gate record long page clean
 
 help: ## this list
 	@echo 'usage: make TARGET [PYTHON=python3.12]'
@@ -41,6 +42,12 @@ format: $(READY) ## put the code into shape
 
 bench: $(READY) ## the benchmarks, which the suite leaves out
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+gate: $(READY) ## whether this tree is grossly slower here than a commit: make gate BASE=COMMIT (minutes)
+	$(BIN)/python tests/benchmarks/gate.py $(BASE)
+
+record: $(READY) ## time what README and docs say of speed again, from a clean commit on a quiet machine
+	tests/benchmarks/record.sh
 
 long: $(READY) ## the tests that take minutes, which the suite leaves out
 	$(BIN)/python -m pytest -m long

@@ -1,7 +1,9 @@
 import json
 import math
+import re
 import tempfile
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +11,13 @@ from click.testing import CliRunner
 from scipy.stats import t as student
 
 from repro import environment
-from repro.bench import cases, floor, results, run, timing
+from repro.bench import cases, desk, feeding, floor, results, run, setting, timing, together
 from repro.bench.plain import plain
 from repro.bench.results import BenchError, Ran, Run
 from repro.bench.timing import AGAIN, OURS, Side
 from repro.cli import main
 from repro.data import drawn
+from repro.models import cifar
 from repro.models.alexnet import AlexNet, build, layers
 from repro.problem import Problem
 
@@ -320,7 +323,7 @@ def test_another_machine_is_refused_before_anything_is_timed(repro, fake, tmp_pa
         (["--batch", "0"], "--batch"),
         (["--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
         (["loader", "--data", "nowhere"], "nowhere"),
-        (["step", "--data", "."], "--data is for loader"),
+        (["step", "--data", "."], "--data is for decode, loader and loader-and-step"),
         (["lrn", "--compile"], "--compile is for step"),
         (["--against", "nowhere.json"], "nowhere.json"),
         (["loader", "--batch", "60"], "fewer than a batch"),
@@ -370,11 +373,12 @@ def test_the_list_is_the_table_of_cases(repro):
 
 @pytest.mark.parametrize("net", ["alexnet-32", "18pct"])  # alexnet is the same table, larger
 def test_the_plain_net_computes_the_same(net, one_thread):
-    s = cases.Settings(net, 2, torch.device("cpu"))
-    model = cases._model(s).double()
+    s = setting.Settings(net, 2, torch.device("cpu"))
+    model = setting.model_of(s).double()
     model.eval()  # dropout is chance
     twin = plain(model)
-    assert not {type(m).__module__ for m in twin.modules()} & {"repro.models.normalization"}
+    own = {type(m).__module__ for m in twin.modules() if type(m).__module__.startswith("repro.")}
+    assert own <= {"repro.bench.plain", "repro.models.layers"}  # of the latter the average pooling, torch's own
     x = torch.randn(2, 3, results.NETS[net].crop, results.NETS[net].crop, dtype=torch.float64) * 60
     ours, theirs = model(x), twin(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -399,29 +403,55 @@ def test_floor_of_the_published_net():
     work = floor.step(count, 128)
     assert work.flop / 128 == pytest.approx(4.136e9, rel=1e-3)
     assert work.bytes_ == 4 * (128 * (6 * count.values + 5 * lrn) + 8 * count.parameters)
-    assert floor.Work(6.0, 10.0).seconds(floor.Peak(2.0, 5.0)) == 5
+    assert floor.Work(6.0, 10.0).seconds(floor.Peak({"fp32": 2.0}, 5.0)) == 5
+    half = floor.step(count, 128, "bf16")
+    assert half.flop == work.flop
+    assert half.bytes_ == 2 * 128 * (6 * count.values + 5 * lrn) + 32 * count.parameters
+
+
+@pytest.mark.parametrize(("batch", "images_s"), [(128, 72_000), (1024, 94_000)])
+def test_the_precision_chooses_the_peak(batch, images_s):
+    """AlexNet on an H200 in bf16: 5.2 us an image for the products, 5.0 for the values, 0.45 ms a step for weights."""
+    with torch.device("meta"):
+        count = floor.counts(build(layers(AlexNet())), 224)
+    peak = floor.PEAKS["NVIDIA H200"]
+    assert batch / floor.step(count, batch, "bf16").seconds(peak, "bf16") == pytest.approx(images_s, rel=0.01)
+    work = floor.step(count, batch)
+    assert work == floor.step(count, batch, "tf32")  # which stores what single precision does
+    apart = work.seconds(peak) - work.seconds(peak, "tf32")
+    assert apart == pytest.approx(batch * 4.136e9 * (1 / 67e12 - 1 / 395e12), rel=1e-3)
 
 
 def test_no_floor_is_told_of_a_device_without_one():
-    s = cases.Settings("alexnet-32", 8, torch.device("cpu"))
-    assert cases._floor(s, floor.Work(1.0, 1.0)) == (None, "no floor known for this device")
+    s = setting.Settings("alexnet-32", 8, torch.device("cpu"))
+    assert setting.floor_of(s, floor.Work(1.0, 1.0)) == (None, "no floor known for this device")
 
 
 PEERS = {
-    "step": ["plain torch"],
+    "step": ["plain torch", "plain torch, a process of its own"],
     "evaluation": ["plain torch"],
     "lrn": ["nn.LocalResponseNorm"],
     "optimizer": ["torch's SGD, foreach"],
-    "loader": ["resident", "torchvision"],
-    "loader-and-step": ["the step alone", "plain torch, DataLoader"],
+    "together": ["stacked, 1 at once", "stacked, 2 at once"],
+    "cifar": ["plain torch, set on the device", "plain torch, DataLoader"],
+    "decode": ["Pillow, 2 threads"],
+    "loader": ["resident", "torchvision", "torchvision's script"],
+    "loader-and-step": ["the step alone", "plain torch, DataLoader", "torchvision's script"],
     "start": ["import click"],
+    "judge": ["400 records", "scipy's Welch intervals alone"],
+    "report": ["the verdicts alone", "its records, read as JSON"],
 }
 
 
 def test_every_case_runs(repro, monkeypatch, tmp_path, one_thread):
     pytest.importorskip("nvidia.dali")
     monkeypatch.setattr(drawn, "COUNTS", {"train": 64, "val": 8})
-    monkeypatch.setattr(cases, "SETTLE_S", 0.0)
+    monkeypatch.setattr(feeding, "SETTLE_S", 0.0)
+    monkeypatch.setattr(feeding, "IN_MEMORY", 64)
+    monkeypatch.setattr(feeding, "WORKERS", 1)
+    monkeypatch.setattr(together, "COUNTS", {"cpu": (1, 2)})
+    for name, value in {"CLAIMS": 10, "FEW": 40, "MANY": 400, "SHOWN_CLAIMS": 1, "SHOWN": 4}.items():
+        monkeypatch.setattr(desk, name, value)
     real = run.rates
     monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
     found = repro("--batch", 8, "--rounds", 2, "--device", "cpu", "--json", "run.json")
@@ -430,17 +460,62 @@ def test_every_case_runs(repro, monkeypatch, tmp_path, one_thread):
     assert {ran.name: list(ran.peers) for ran in told.cases} == PEERS
     assert told.environment["threads"] == 1
     assert told.command == "repro bench --net alexnet-32 --batch 8 --rounds 2 --device cpu"
-    again = repro("step", "--batch", 8, "--rounds", 2, "--device", "cpu", "--against", "run.json")
+    again = repro("lrn", "--batch", 8, "--rounds", 2, "--device", "cpu", "--against", "run.json")
     assert again.exit_code in (0, 1)  # two rounds of a millisecond say nothing of the speed
     assert "1 compared with run.json" in again.output
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_ours_has_the_precision_asked_for_and_its_peers_have_not(repro, fake, monkeypatch, tmp_path, precision):
+    allowed = []
+
+    def rates(sides, *_args, **_more):
+        for side in sides:
+            side.before()
+            allowed.append((side.foreign, torch.backends.cudnn.conv.fp32_precision))
+            side.after()
+        return fake["step"]
+
+    def case(s, _stack):
+        made = setting.ours(s, torch.nn.Sequential(torch.nn.Linear(2, 2)))
+        allowed.append((False, made(torch.ones(1, 2)).grad_fn.name()))
+        return cases.Case(
+            "images", "w", (Side(OURS, timing.nothing, 1), Side("plain torch", timing.nothing, 1, foreign=True))
+        )
+
+    monkeypatch.setitem(cases.CASES, "step", case)
+    monkeypatch.setattr(run, "rates", rates)
+    assert repro("step", "--precision", precision, "--json", "run.json").exit_code == 0
+    told = results.load(tmp_path / "run.json")
+    assert told.settings["precision"] == precision
+    assert f"--precision {precision}" in told.command
+    ((_, last), *switches) = allowed
+    assert ("ToCopy" in last) is (precision == "bf16")  # back to float32
+    assert switches == [(False, "tf32" if precision == "tf32" else "ieee"), (True, "ieee")]
+    assert repro("step", "--against", "run.json").exit_code == 2  # of another precision
 
 
 def test_without_dali_the_loaders_are_told_as_not_measured(repro, monkeypatch):
     def refuse(*_args, **_more):
         raise Problem("the loader 'dali' needs NVIDIA DALI")
 
-    monkeypatch.setattr(cases, "make", refuse)
+    monkeypatch.setattr(feeding, "make", refuse)
     monkeypatch.setattr(drawn, "COUNTS", {"train": 8, "val": 8})
     found = repro("loader", "--batch", 8, "--device", "cpu")
     assert found.exit_code == 3
     assert "loader: not measured: the loader 'dali' needs NVIDIA DALI" in found.output
+
+
+def test_the_predictions_of_the_profile_page_are_those_of_the_counts():
+    """Every row of docs/profile.md's table of an H200, from the nets' shapes."""
+    page = (Path(__file__).parents[1] / "docs" / "profile.md").read_text().split("## On an H200")[1]
+    rows = re.findall(r"^\| (alexnet|18pct) \| (\w+) \| ([\d,]+) \| (.+) \| (.+) \| ([\d,]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 9
+    peak = floor.PEAKS["NVIDIA H200"]
+    with torch.device("meta"):
+        nets = {"alexnet": build(layers(AlexNet())), "18pct": cifar.build("18pct", "relu")}
+    for net, precision, batch, *told in rows:
+        size = int(batch.replace(",", ""))
+        work = floor.step(floor.counts(nets[net], results.NETS[net].crop), size, precision)
+        products, moved = (1e3 * t for t in (work.flop / peak.flops[precision], work.bytes_ / peak.bytes_s))
+        assert told == [f"{products:.3f}", f"{moved:.3f}", f"{size / work.seconds(peak, precision):,.0f}"]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import speed
 
 from repro import cli, registry
 from repro.report import summary, tables
@@ -33,6 +34,26 @@ def test_figures_are_those_of_the_records() -> None:
     outcomes = [c["outcome"] for claim in found["claims"] for c in claim["conditions"]]
     for outcome in set(rows):
         assert rows.count(outcome) <= outcomes.count(outcome)
+
+
+def test_figures_of_speed_are_those_of_the_records() -> None:
+    """What the README and docs/bench.md say of speed follows from the runs in reports/bench/, by tests/speed.py."""
+    runs = speed.records()
+    assert speed.PARAGRAPH.findall(README) == [speed.paragraph(runs)]
+    assert speed.TABLE.findall((ROOT / "docs" / "bench.md").read_text()) == [speed.table(runs)]
+
+
+@pytest.mark.parametrize("net", ["alexnet", "18pct"])
+def test_the_profile_says_how_it_was_made(net: str) -> None:
+    """Each table of docs/profile.md has its n, machine, versions, commit and command."""
+    page = (ROOT / "docs" / "profile.md").read_text()
+    made = page.split(f"<!-- {net} -->")[1].split("<!-- to here -->")[0]
+    line = next(line for line in made.splitlines() if line.startswith(f"{net}, batch "))
+    for part in (r"n = \d+ rounds", r"\d+ cores, \d+ threads", "torch [0-9.]+", "commit [0-9a-f]{10}"):
+        assert re.search(part, line), part
+    assert line.endswith("`")
+    assert f"`python tests/benchmarks/where_time_goes.py {net} " in line
+    assert len(re.findall(r"^\| (?:conv|fc)\d* \| products ", made, re.MULTILINE)) == (8 if net == "alexnet" else 4)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -3,7 +3,10 @@
 import kernel_checks
 import pytest
 import torch
+from click.testing import CliRunner
 
+from repro.bench import feeding, results, run, together
+from repro.cli import main
 from repro.models import alexnet
 from repro.models.dropout import Dropout
 from repro.models.normalization import ResponseNorm, response_norm
@@ -151,3 +154,22 @@ def test_a_captured_dropout_goes_from_step_to_step() -> None:
         assert torch.equal(gradient, expected)
         seen.append(expected)
     assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_the_benchmarks_of_a_network_run(precision, monkeypatch, tmp_path):
+    """Each case that reads no files, in small, with the sides that only a GPU has."""
+    real = run.rates
+    monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
+    monkeypatch.setattr(together, "COUNTS", {"cuda": (1, 3)})
+    monkeypatch.setattr(feeding, "IN_MEMORY", 64)
+    monkeypatch.setattr(feeding, "SETTLE_S", 0.0)
+    names = ["step", "evaluation", "lrn", "optimizer", "together", "cifar"]
+    words = ["--net", "alexnet-32", "--batch", "8", "--rounds", "2", "--device", "cuda", "--precision", precision]
+    found = CliRunner().invoke(main, ["bench", *names, *words, "--json", str(tmp_path / "run.json")])
+    assert found.exit_code == 0, found.output
+    told = {ran.name: ran for ran in results.load(tmp_path / "run.json").cases}
+    assert "plain torch, its own defaults" in told["step"].peers
+    ways = [f"{way}, {count} at once" for way in ("stacked", "graphs on streams") for count in (1, 3)]
+    assert list(told["together"].peers) == ways
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"

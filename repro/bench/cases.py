@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro import paper
-from repro.bench import desk, feeding, floor
+from repro.bench import apart, desk, feeding, floor
 from repro.bench.plain import plain
 from repro.bench.results import NETS
 from repro.bench.setting import (
@@ -39,7 +39,7 @@ from repro.training.precision import compute_in
 from repro.training.sgd2012 import SGD2012
 
 
-def step(s: Settings, _stack: ExitStack) -> Case:
+def step(s: Settings, stack: ExitStack) -> Case:
     """Return the training step, beside torch's own layers, and torchvision's AlexNet where it takes such pictures."""
     model = model_of(s)
     count = floor.counts(model, NETS[s.net].crop)
@@ -60,6 +60,8 @@ def step(s: Settings, _stack: ExitStack) -> Case:
         sides.append(Side(name, call, s.batch, foreign=True))
     if s.device.type == "cuda":
         sides.append(sides[1]._replace(name="plain torch, its own defaults", before=_defaults, after=_strict))
+    else:
+        sides.append(apart.side(s, stack))
     return Case(
         "images", f"a training step of {s.net}", tuple(sides), *floor_of(s, floor.step(count, s.batch, s.precision))
     )

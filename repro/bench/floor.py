@@ -1,10 +1,11 @@
 """The serial roofline of a piece of work: its arithmetic at the device's peak, then its bytes at the memory's.
 
 It is a floor for code that does not overlap the two, and each as if nothing else were: what is left to gain, roughly.
-Bytes are those that fused single-precision code must move, if nothing stays in a cache.
+Bytes are those that fused code must move, if nothing stays in a cache.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,18 +13,26 @@ from torch import nn
 
 from repro.models.normalization import ResponseNorm
 
-FLOAT = 4  # bytes
+FLOAT, HALF = 4, 2  # bytes
+
+VALUE_BYTES = {"fp32": FLOAT, "tf32": FLOAT, "bf16": HALF}
+"""Of a value between layers, by precision. TF32 is a way to multiply, not to store."""
 
 
 class Peak(NamedTuple):
-    """Of a device: floating-point operations a second in single precision (no TF32), bytes a second of its memory."""
+    """Of a device: floating-point operations a second by precision, and bytes a second of its memory."""
 
-    flops: float
+    flops: Mapping[str, float]
     bytes_s: float
 
 
-PEAKS = {"NVIDIA H200": Peak(67e12, 4.8e12)}
-"""By the name torch gives the device. Source: NVIDIA's data sheet of the H200 (SXM)."""
+PEAKS = {"NVIDIA H200": Peak({"fp32": 67e12, "tf32": 395e12, "bf16": 790e12}, 4.3e12)}
+"""By the name torch gives the device; no figure was measured by us.
+
+H200, SXM: fp32 is what NVIDIA's data sheet says (67 TFLOP/s, without tensor cores). It gives 495 and 989 TFLOP/s for
+dense products in TF32 and bf16 and 4.8 TB/s of memory; taken is what of these large products and copies reach, about
+four fifths and nine tenths, so that a share of the floor is one of what can be had.
+"""
 
 
 class Work(NamedTuple):
@@ -32,14 +41,13 @@ class Work(NamedTuple):
     flop: float
     bytes_: float
 
-    def seconds(self, peak: Peak) -> float:
+    def seconds(self, peak: Peak, precision: str = "fp32") -> float:
         """Return the serial roofline."""
-        return self.flop / peak.flops + self.bytes_ / peak.bytes_s
+        return self.flop / peak.flops[precision] + self.bytes_ / peak.bytes_s
 
 
 class Counts(NamedTuple):
     """Of a network, an image: multiply-adds, those of its first layer, values its layers read and write, LRN's values.
-
     ``values`` are the input and what each convolution, linear layer, normalisation and pooling gives; ``parameters``
     are the network's.
     """
@@ -71,14 +79,18 @@ def _moves(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | nn.AvgPool2d) or "Norm" in type(module).__name__
 
 
-def step(c: Counts, batch: int) -> Work:
+def step(c: Counts, batch: int, precision: str = "fp32") -> Work:
     """Return a training step: no gradient of the pixels; six passes over the values, five more over the normalised.
 
-    Weights: read forward and backward, their gradient written, and the optimizer's five passes.
+    Weights: read forward and backward, their gradient written, and the optimizer's five passes. In bf16 these five are
+    over fp32 master weights, of which a copy is made first (one read, one write) for the products.
     """
     flop = 2.0 * batch * (3 * c.macs - c.first)
-    moved = batch * (6 * c.values + 5 * c.normalised) + (3 + OPTIMIZER_PASSES) * c.parameters
-    return Work(flop, float(FLOAT * moved))
+    of_values = VALUE_BYTES[precision] * batch * (6 * c.values + 5 * c.normalised)
+    of_weights = VALUE_BYTES[precision] * 3 + FLOAT * OPTIMIZER_PASSES
+    if precision == "bf16":
+        of_weights += FLOAT + HALF
+    return Work(flop, float(of_values + of_weights * c.parameters))
 
 
 OPTIMIZER_PASSES = 5
@@ -86,15 +98,15 @@ OPTIMIZER_PASSES = 5
 
 
 def optimizer(c: Counts) -> Work:
-    """Return a step of SGD with momentum."""
+    """Return a step of SGD with momentum, in fp32 whatever the precision of the products."""
     return Work(0.0, float(FLOAT * OPTIMIZER_PASSES * c.parameters))
 
 
-def evaluation(c: Counts, batch: int) -> Work:
+def evaluation(c: Counts, batch: int, precision: str = "fp32") -> Work:
     """Return a forward pass: every value written and read, the weights read once."""
-    return Work(2.0 * batch * c.macs, float(FLOAT * (2 * batch * c.values + c.parameters)))
+    return Work(2.0 * batch * c.macs, float(VALUE_BYTES[precision] * (2 * batch * c.values + c.parameters)))
 
 
-def response_norm(values: int) -> Work:
+def response_norm(values: int, precision: str = "fp32") -> Work:
     """Return LRN forward (read, write) and backward (input and gradient read, gradient written)."""
-    return Work(0.0, float(FLOAT * 5 * values))
+    return Work(0.0, float(VALUE_BYTES[precision] * 5 * values))

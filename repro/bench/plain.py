@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.models.dropout import Dropout
 from repro.models.layers import SameMapNorm
 from repro.models.normalization import ResponseNorm
+from repro.models.pooling import MaxPool2d
 
 
 class PlainResponseNorm(nn.Module):
@@ -37,12 +39,26 @@ class PlainSameMapNorm(nn.Module):
         return x * (1 + self.scale * mean) ** -0.75
 
 
+class PlainDropout(nn.Dropout):
+    """The dropout of section 4.2: half of the neurons when training, half of their output when tested."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 0.5 if self.training else x * 0.5
+
+
 def plain(model: nn.Sequential) -> nn.Sequential:
-    """Return a copy of ``model`` with the same weights that computes the same, in torch's layers and default layout."""
+    """Return a copy of ``model`` with the same weights that computes the same, in torch's layers and default layout.
+
+    Dropout has masks of its own, from torch's generator.
+    """
     twin = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     for name, module in twin.named_children():
         if isinstance(module, ResponseNorm):
             setattr(twin, name, PlainResponseNorm(module))
         elif isinstance(module, SameMapNorm):
             setattr(twin, name, PlainSameMapNorm(module))
-    return twin
+        elif isinstance(module, MaxPool2d):
+            setattr(twin, name, nn.MaxPool2d(module.kernel_size, module.stride, ceil_mode=True))
+        elif isinstance(module, Dropout):
+            setattr(twin, name, nn.Dropout() if module.inverted else PlainDropout())
+    return twin.train(model.training)

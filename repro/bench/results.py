@@ -22,13 +22,18 @@ CASES = {
     "evaluation": "the mean softmax of the centre views of a batch that lies ready",
     "lrn": "local response normalisation, forward and backward",
     "optimizer": "a step of the 2012 update rule",
+    "together": "training a small net, and K of them at once on one device",
+    "cifar": "training a CIFAR-10 net from a set in memory",
+    "decode": "decoding a set of JPEG files once, as the resident loader does",
     "loader": "a batch from JPEG files to the network's input, by DALI",
     "loader-and-step": "a training step fed by DALI",
     "start": "the command line's start, `repro --help`",
+    "judge": "the verdicts of 1,000 records",
+    "report": "the page of a small store",
 }
 """What can be timed; ``repro.bench.cases`` says how."""
 
-FROM_FILES = ("loader", "loader-and-step")
+FROM_FILES = ("decode", "loader", "loader-and-step")
 """The cases that read pictures."""
 
 
@@ -155,6 +160,22 @@ def changes(now: Run, then: Run) -> list[Change]:
     """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says."""
     old = {ran.name: ran for ran in then.cases}
     return [change(ran, old[ran.name]) for ran in now.cases if ran.name in old]
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """Return runs of the same code and cases, each a process of its own, as one whose rounds they are.
+
+    A side's rate in a round is the geometric mean of that run: what processes differ in, say where their memory lies,
+    then counts as the noise it is.
+    """
+    first = runs[0]
+    cases = []
+    for at, ran in enumerate(first.cases):
+        each = [run.cases[at].rates for run in runs]
+        shared = [side for side in ran.rates if all(side in rates for rates in each)]
+        sides = {side: tuple(statistics.geometric_mean(rates[side]) for rates in each) for side in shared}
+        cases.append(ran.model_copy(update={"rates": sides}))
+    return first.model_copy(update={"cases": tuple(cases), "rounds": len(runs)})
 
 
 def change(now: Ran, then: Ran) -> Change:

@@ -31,6 +31,8 @@ def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 @click.option("--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Rounds, each all sides.")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images a batch.")
 @click.option("--net", help="alexnet (on a GPU unless told), alexnet-32 (on a CPU), or 18pct.")
+@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
+              help="Of ours; the others have fp32, unless they say otherwise.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
               help="Pictures for the loaders, made by `repro data prepare`; default: the synthetic ones.")  # fmt: skip
@@ -41,7 +43,7 @@ def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List what can be timed.")
 @click.pass_context
 def bench(
-    ctx: click.Context, /, names: Sequence[str], rounds: int, batch: int, net: str | None, device: str,
+    ctx: click.Context, /, names: Sequence[str], rounds: int, batch: int, net: str | None, precision: str, device: str,
     data: Path | None, compiled: bool, out: Path | None, against: Path | None,
 ) -> None:  # fmt: skip
     """Time the step, the loaders and the rest, beside plain PyTorch and beside themselves.
@@ -55,7 +57,8 @@ def bench(
     chosen = [_known(name, results.CASES, "case") for name in dict.fromkeys(names)] or list(results.CASES)
     net = net and _known(net, results.NETS, "net")
     if data and not set(chosen) & set(results.FROM_FILES):
-        raise Usage(f"--data is for {' and '.join(results.FROM_FILES)}: name one of them, or leave it out")
+        *first, last = results.FROM_FILES
+        raise Usage(f"--data is for {', '.join(first)} and {last}: name one of them, or leave it out")
     if compiled and "step" not in chosen:
         raise Usage("--compile is for step: name it, too, or leave --compile out")
     then = results.load(against) if against else None
@@ -65,16 +68,17 @@ def bench(
     except ModuleNotFoundError as error:
         raise Usage(f"timing needs {error.name}: install this package with its extra 'run'") from error
     where = pick_device(device)
-    bare = benchmark.settings(net, batch, where, compiled=compiled)
+    bare = benchmark.settings(net, batch, where, compiled=compiled, of_ours=precision)
     with benchmark.with_pictures(bare, chosen, data) as s:
         pictures = s.pictures.digest if data and s.pictures else "synthetic"
         if then:
             here, work = benchmark.environment.describe(where), benchmark.described(s, pictures)
             results.refuse_unlike(here, work, chosen, then)
         words = ["--net", s.net, "--batch", str(batch), "--rounds", str(rounds), "--device", device]
+        words += ["--precision", precision] * (precision != "fp32")
         words += ["--data", "DIR"] * bool(data) + ["--compile"] * compiled
         command = shlex.join(["repro", "bench", *names, *words])
-        click.echo(f"{s.net}, batch {batch}, fp32, on {where}; n = {rounds} rounds a case")
+        click.echo(f"{s.net}, batch {batch}, {s.precision}, on {where}; n = {rounds} rounds a case")
         now = benchmark.measure(chosen, s, rounds=rounds, command=command, data=pictures, heard=_tell)
     _tell_where(now)
     if out:

@@ -1,0 +1,135 @@
+"""What the cases share: settings, networks and batches made from them, and ours and a plain training as sides.
+
+Peers run in the same process under the same switches (strict single precision, memory that is kept), so that a ratio
+tells of the code alone. Weights, pictures and gradients are random, rates of learning small: nothing is learned.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro import paper
+from repro.bench import floor
+from repro.bench.results import NETS
+from repro.bench.timing import Side
+from repro.models.cifar import NETS as CIFAR_NETS
+from repro.models.nets import network
+from repro.training.captured import update_for
+from repro.training.loop import Recent, train
+from repro.training.precision import Precision, compute_in
+from repro.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from repro.data.prepared import Prepared
+
+RATE = 1e-6  # of learning: weights stay as large as they were
+SEED = 0
+LOOK_EVERY = 20  # steps between two looks at the running error on a GPU, where a look waits for it
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run times: a net of ``NETS`` at ``batch``, and the pictures its loaders read, where a case needs them.
+
+    ``precision`` is that of ours; a peer has single precision, unless its name says otherwise.
+    """
+
+    net: str
+    batch: int
+    device: torch.device
+    compiled: bool = False
+    pictures: "Prepared | None" = None
+    precision: Precision = "fp32"
+
+
+class Case(NamedTuple):
+    """The unit of work, what is timed in words, the sides, and the floor of a unit of ours in seconds, or why none."""
+
+    unit: str
+    what: str
+    sides: tuple[Side, ...]
+    floor_s: float | None = None
+    no_floor: str = ""
+
+
+@dataclass(frozen=True)
+class _Switches:
+    """The network of section 3, or a CIFAR-10 net, under the text's protocol."""
+
+    net: str
+    crop: int
+    norm: str
+    protocol: str = "paper"
+    activation: str = "relu"
+    overlapping: bool = True
+    towers: str = "two"
+    removed: int | None = None
+    dropout: bool = True
+
+
+def classes(s: Settings) -> int:
+    """Return how many classes the net tells apart: those of its data set, and no fewer than the pictures have."""
+    return max(NETS[s.net].classes, len(s.pictures.classes) if s.pictures else 0)
+
+
+def model_of(s: Settings, seed: int = SEED) -> nn.Sequential:
+    """Return the net as the package builds it, on the CPU and in torch's default layout."""
+    switches = _Switches(s.net, NETS[s.net].crop, norm="none" if s.net in CIFAR_NETS else "lrn")
+    return network(switches, classes(s), seed)  # type: ignore[arg-type]
+
+
+def ours(s: Settings, model: nn.Sequential) -> nn.Module:
+    """Return the net as the package trains it: on the device, in channels_last, in the precision asked for."""
+    return compute_in(model.to(s.device, memory_format=torch.channels_last), s.precision)
+
+
+def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
+    """Return pixels less their mean, (B, 3, crop, crop) in channels_last, and labels."""
+    crop, generator = NETS[s.net].crop, torch.Generator().manual_seed(SEED)
+    images = 60 * torch.randn(s.batch, crop, crop, 3, generator=generator)
+    labels = torch.randint(classes(s), (s.batch,), generator=generator)
+    return images.to(s.device).permute(0, 3, 1, 2), labels.to(s.device)
+
+
+def trainer(
+    s: Settings, model: nn.Module, stream: Iterator[Any], prepare: Callable[[Any], Tensor],
+    optimizer: torch.optim.Optimizer | None = None, *, name: str = "repro",
+) -> Side:  # fmt: skip
+    """Return the package's loop as a side: a call is so many steps as lie between two looks.
+
+    ``optimizer`` is that of the text's protocol, unless it is given.
+    """
+    every = LOOK_EVERY if s.device.type == "cuda" else 1
+    if optimizer is None:
+        decay = paper.WEIGHT_DECAY
+        optimizer = Recipe(model, net=s.net, protocol="paper", rate=RATE, weight_decay=decay, kind="released").optimizer  # type: ignore[arg-type]
+    update = update_for(model, optimizer, captured=s.device.type == "cuda")
+    recent = Recent(every, s.batch, s.device)
+    checks = train(update, stream, prepare, recent, first_step=0, check_every=every)
+    return Side(name, lambda: next(checks), s.batch * every)
+
+
+def plain_trainer(model: nn.Module, take: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], None]:
+    """Return a step as one writes it with torch, whose loss is left on the device: the host never waits for it."""
+    optimizer = torch.optim.SGD(model.parameters(), RATE, paper.MOMENTUM, weight_decay=paper.WEIGHT_DECAY)
+
+    def call() -> None:
+        images, labels = take()
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return call
+
+
+def floor_of(s: Settings, work: floor.Work, units: int | None = None) -> tuple[float | None, str]:
+    """Return the floor of a unit in seconds, of ``units`` that the work is (default: a batch), or why there is none."""
+    name = torch.cuda.get_device_name(s.device) if s.device.type == "cuda" else "cpu"
+    peak = floor.PEAKS.get(name)
+    if peak is None:
+        return None, "no floor known for this device"
+    return work.seconds(peak, s.precision) / (units or s.batch), ""

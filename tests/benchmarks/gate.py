@@ -1,0 +1,92 @@
+"""Whether the working tree is grossly slower than a commit, on this machine: ``gate.py COMMIT [CASE...]``.
+
+The commit is unpacked beside the working tree, and `repro bench` run in both, each time in a process of its own, in
+turns: then, now, now, then, and so on. The processes of a side are the rounds that are compared, by the rule of
+docs/bench.md: beyond ten per cent, and beyond three times the noise of both sides together. Exit codes: 0 not grossly
+slower; 1 grossly slower; 2 wrong use; 3 a case could not be measured.
+"""
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from repro.bench import results
+
+ROOT = Path(__file__).parents[2]
+CASES = ("step", "evaluation", "lrn", "optimizer", "start")
+"""Those that need neither files nor minutes."""
+
+
+def turns(pairs):
+    """Return whose turn it is, so that a machine that slows down steadily slows both sides alike."""
+    return [side for pair in range(pairs) for side in (("then", "now") if pair % 2 == 0 else ("now", "then"))]
+
+
+def unpacked(commit, folder):
+    """Write the files of ``commit`` to ``folder``. Ends with code 2 where there is no such commit."""
+    found = subprocess.run(["git", "-C", ROOT, "archive", commit], capture_output=True, check=False)
+    if found.returncode:
+        print(f"{commit}: {found.stderr.decode().strip()}", file=sys.stderr)
+        sys.exit(2)
+    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def bench(root, words, out):
+    """Run `repro bench` of the checkout at ``root`` and return the run. Ends with code 3 where a case failed."""
+    command = [sys.executable, "-m", "repro", "bench", *words, "--json", str(out)]
+    found = subprocess.run(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        print(f"repro bench of {root} failed:\n{found.stdout}{found.stderr}", file=sys.stderr)
+        sys.exit(3)
+    return results.load(out)
+
+
+def told(now, then):
+    """Print what changed, and return the exit code."""
+    changes = results.changes(now, then)
+    for change in changes:
+        i = change.ours
+        print(
+            f"{change.name}: now over then {i.value:.3f} ({i.low:.3f} to {i.high:.3f}), "
+            f"n = {now.rounds} + {then.rounds} processes: {change.word} (gross: below {change.limit:.3g})"
+        )
+    worse = [change.name for change in changes if change.gross]
+    print(f"{len(changes)} compared; grossly slower: {', '.join(worse) or 'none'}")
+    return 1 if worse else 0
+
+
+def main():
+    """Read the command line, measure, and end with the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit", help="what to compare with, say origin/main")
+    parser.add_argument("cases", nargs="*", default=CASES, help="of `repro bench --list`")
+    parser.add_argument("--pairs", type=int, default=4, help="processes of each side (default: 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each process (default: 3)")
+    parser.add_argument("--batch", type=int, default=128, help="images a batch (default: 128)")
+    args = parser.parse_args()
+    if args.pairs < 2:
+        parser.error("--pairs: at least 2, or there is no noise to compare with")
+    words = [*args.cases, "--rounds", str(args.rounds), "--batch", str(args.batch)]
+    with tempfile.TemporaryDirectory(prefix="repro-gate-") as folder:
+        base = Path(folder, "then")
+        unpacked(args.commit, base)
+        roots, runs = {"then": base, "now": ROOT}, {"then": [], "now": []}
+        for number, side in enumerate(turns(args.pairs)):
+            runs[side].append(bench(roots[side], words, Path(folder, f"{number}.json")))
+            print(f"{side}: {len(runs[side])} of {args.pairs}", flush=True)
+    now, then = results.joined(runs["now"]), results.joined(runs["then"])
+    if now.environment["code_digest"] == then.environment["code_digest"]:
+        print("both sides have the same code: what differs is noise")
+    sys.exit(told(now, then))
+
+
+if __name__ == "__main__":
+    main()
