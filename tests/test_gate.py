@@ -31,9 +31,12 @@ def a_run(ours, again=None, digest="d"):
 
 def test_processes_become_the_rounds():
     found = results.joined([a_run(100.0), a_run(121.0)])
-    assert found.rounds == 2
-    assert found.cases[0].rates[OURS] == pytest.approx((100, 121))  # geometric means of each run's rounds
-    assert found.cases[0].rates[AGAIN] == pytest.approx((100, 121))
+    assert found.rounds == 4
+    assert found.cases[0].rates[OURS] == pytest.approx((98, 100 / 0.98, 121 * 0.98, 121 / 0.98))
+    (change,) = results.changes(found, found, 2)
+    assert change.ours.n == (2, 2)  # processes
+    mean = results.change(found.cases[0], results.joined([a_run(50.0), a_run(50.0)]).cases[0], 2).ours.value
+    assert mean == pytest.approx(2.2)  # the geometric mean of 100 and 121 over 50
     assert found.cases[0].foreign == ("plain",)
 
 

@@ -156,34 +156,43 @@ def ratio(ran: Ran, peer: str) -> Told:
     return Told(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), found, word)
 
 
-def changes(now: Run, then: Run) -> list[Change]:
-    """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says."""
+def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
+    """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says.
+
+    ``rounds`` as in ``change``.
+    """
     old = {ran.name: ran for ran in then.cases}
-    return [change(ran, old[ran.name]) for ran in now.cases if ran.name in old]
+    return [change(ran, old[ran.name], rounds) for ran in now.cases if ran.name in old]
 
 
 def joined(runs: Sequence[Run]) -> Run:
-    """Return runs of the same code and cases, each a process of its own, as one whose rounds they are.
+    """Return runs of the same code and cases, each a process of its own, as one: all their rounds, run after run.
 
-    A side's rate in a round is the geometric mean of that run: what processes differ in, say where their memory lies,
-    then counts as the noise it is.
+    Sides that not all of them have are left out.
     """
     first = runs[0]
     cases = []
     for at, ran in enumerate(first.cases):
         each = [run.cases[at].rates for run in runs]
         shared = [side for side in ran.rates if all(side in rates for rates in each)]
-        sides = {side: tuple(statistics.geometric_mean(rates[side]) for rates in each) for side in shared}
-        cases.append(ran.model_copy(update={"rates": sides}))
-    return first.model_copy(update={"cases": tuple(cases), "rounds": len(runs)})
+        cases.append(
+            ran.model_copy(update={"rates": {side: tuple(v for r in each for v in r[side]) for side in shared}})
+        )
+    return first.model_copy(update={"cases": tuple(cases), "rounds": sum(run.rounds for run in runs)})
 
 
-def change(now: Ran, then: Ran) -> Change:
+def change(now: Ran, then: Ran, rounds: int = 1) -> Change:
     """Return how one case changed; it is gross where not even the upper end of the interval is above the limit.
 
     Foreign peers ran none of our code in either run, so where they slowed as well the machine did: ours has to be
-    grossly slower beside each of them, too.
+    grossly slower beside each of them, too. Where ``rounds`` of them were one process each, its geometric means are
+    compared: what processes differ in, say where their memory lies, counts. The noise is that of all rounds.
     """
+
+    def _apart(of: Sequence[float], over: Sequence[float]) -> Estimate:
+        """Return the ratio of the geometric means of two runs with Welch's interval on the logarithms."""
+        return ratio_interval(log_sample(_means(of, rounds)), log_sample(_means(over, rounds)), CONFIDENCE)
+
     ours = _apart(_both(now), _both(then))
     limit = min((noise(now) * noise(then)) ** -NOISES, GROSS)
     shared = [peer for peer in now.peers if peer in then.peers]
@@ -284,6 +293,6 @@ def _paired(of: Sequence[float], over: Sequence[float]) -> Estimate:
     return log._replace(value=math.exp(log.value), low=math.exp(log.low), high=math.exp(log.high))
 
 
-def _apart(of: Sequence[float], over: Sequence[float]) -> Estimate:
-    """Return the ratio of the geometric means of two runs with Welch's interval on the logarithms."""
-    return ratio_interval(log_sample(of), log_sample(over), CONFIDENCE)
+def _means(values: Sequence[float], count: int) -> list[float]:
+    """Return the geometric mean of each ``count`` of them that follow each other."""
+    return [statistics.geometric_mean(values[i : i + count]) for i in range(0, len(values), count)]

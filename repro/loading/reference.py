@@ -53,7 +53,7 @@ class _Windows(Dataset[tuple[Tensor, int]]):
         row, y, x, flip = item
         path, label = self.files[row]
         window = decode(self.root / path, self.side)[y : y + self.crop, x : x + self.crop]
-        return torch.from_numpy(np.ascontiguousarray(window[:, ::-1] if flip else window)), label
+        return torch.from_numpy((window[:, ::-1] if flip else window).copy()), label
 
 
 class _Whole(Dataset[tuple[Tensor, int]]):

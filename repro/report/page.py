@@ -63,7 +63,7 @@ def render(
         compared=sections.COMPARED, others=sections.OTHERS, speed=sections.speed(summary),
         looked=looked.shown(summary, root), figure_1=_figure_1(summary, pictures),
         own=sections.paper_and_readers(summary), beside=sections.beside(summary), planned=sections.planned,
-        untrained=sections.untrained(summary), benchmarks=linked and (root / "benchmarks.json").is_file(),
+        untrained=sections.untrained(summary), benchmarks=linked and (root / "bench").is_dir(),
         changes=changes, changes_told=against.told(changes, summary) if changes is not None else "",
     )  # fmt: skip
 

@@ -39,7 +39,10 @@ class SGD2012(torch.optim.Optimizer):
             rate = group["lr"]
             if not params or rate == 0:
                 continue
-            velocities = [self.state[p].setdefault("v", torch.zeros_like(p)) for p in params]
+            for p in params:
+                if "v" not in self.state[p]:
+                    self.state[p]["v"] = torch.zeros_like(p)
+            velocities = [self.state[p]["v"] for p in params]
             if params[0].is_cuda and params[0].dtype == torch.float32:
                 _in_kernels(params, velocities, group)
                 continue

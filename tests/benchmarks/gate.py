@@ -1,7 +1,7 @@
 """Whether the working tree is grossly slower than a commit, on this machine: ``gate.py COMMIT [CASE...]``.
 
 The commit is unpacked beside the working tree, and `repro bench` run in both, each time in a process of its own, in
-turns: then, now, now, then, and so on. The processes of a side are the rounds that are compared, by the rule of
+turns: then, now, now, then, and so on. The means of its processes are what is compared of a side, by the rule of
 docs/bench.md: beyond ten per cent, and beyond three times the noise of both sides together. Exit codes: 0 not grossly
 slower; 1 grossly slower; 2 wrong use; 3 a case could not be measured.
 """
@@ -49,14 +49,15 @@ def bench(root, words, out):
     return results.load(out)
 
 
-def told(now, then):
-    """Print what changed, and return the exit code."""
-    changes = results.changes(now, then)
+def told(now, then, rounds):
+    """Print what changed, ``rounds`` of either side being one process, and return the exit code."""
+    changes = results.changes(now, then, rounds)
+    each = f"n = {now.rounds // rounds} + {then.rounds // rounds} processes"
     for change in changes:
         i = change.ours
         print(
             f"{change.name}: now over then {i.value:.3f} ({i.low:.3f} to {i.high:.3f}), "
-            f"n = {now.rounds} + {then.rounds} processes: {change.word} (gross: below {change.limit:.3g})"
+            f"{each}: {change.word} (gross: below {change.limit:.3g})"
         )
     worse = [change.name for change in changes if change.gross]
     print(f"{len(changes)} compared; grossly slower: {', '.join(worse) or 'none'}")
@@ -85,7 +86,7 @@ def main():
     now, then = results.joined(runs["now"]), results.joined(runs["then"])
     if now.environment["code_digest"] == then.environment["code_digest"]:
         print("both sides have the same code: what differs is noise")
-    sys.exit(told(now, then))
+    sys.exit(told(now, then, runs["now"][0].rounds))
 
 
 if __name__ == "__main__":
