@@ -55,9 +55,14 @@ NETS = {
 """Whose step is timed."""
 
 GROSS = 0.9
-NOISES = 3.0
+FALSE_ALARM = 0.01
 GROSSLY = "grossly slower"
-"""Ours is grossly slower than in an earlier run below GROSS of its rate, and NOISES times the noise of both runs."""
+"""Ours is grossly slower than in an earlier run where it is surely below GROSS of its rate: where nothing changed, any
+case of a comparison is said to be so with this chance at most."""
+
+NOISES = 3.0
+"""What runs none of our code tells a slow machine from slow code. Where a case has nothing of the kind, ours has to be
+slower by so many times the noise of both runs as well."""
 
 MACHINE = ("system", "cpu", "cpu_capability", "cores", "threads", "device", "cuda", "cudnn", "python", "torch",
            "torchvision")  # fmt: skip
@@ -105,9 +110,15 @@ class Told(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A case in two runs: rates now over then, of ours and of each peer; ``limit`` is what would be gross."""
+    """A case in two runs, as ratios of now over then.
+
+    ``judged`` is ours over what is ``beside`` it, the peers that run none of our code: ours alone where there are none.
+    It is gross where not even its upper end reaches ``limit``. ``ours`` and ``peers`` are the rates alone.
+    """
 
     name: str
+    judged: Estimate
+    beside: tuple[str, ...]
     ours: Estimate
     peers: dict[str, Estimate]
     limit: float
@@ -159,10 +170,11 @@ def ratio(ran: Ran, peer: str) -> Told:
 def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
     """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says.
 
-    ``rounds`` as in ``change``.
+    ``rounds`` as in ``change``; each case has its share of the chance of a false alarm.
     """
     old = {ran.name: ran for ran in then.cases}
-    return [change(ran, old[ran.name], rounds) for ran in now.cases if ran.name in old]
+    both = [ran for ran in now.cases if ran.name in old]
+    return [change(ran, old[ran.name], rounds, len(both)) for ran in both]
 
 
 def joined(runs: Sequence[Run]) -> Run:
@@ -181,32 +193,46 @@ def joined(runs: Sequence[Run]) -> Run:
     return first.model_copy(update={"cases": tuple(cases), "rounds": sum(run.rounds for run in runs)})
 
 
-def change(now: Ran, then: Ran, rounds: int = 1) -> Change:
-    """Return how one case changed; it is gross where not even the upper end of the interval is above the limit.
+def change(now: Ran, then: Ran, rounds: int = 1, among: int = 1) -> Change:
+    """Return how one case changed, ``among`` so many that share the chance of a false alarm.
 
-    Foreign peers ran none of our code in either run, so where they slowed as well the machine did: ours has to be
-    grossly slower beside each of them, too. Where ``rounds`` of them were one process each, its geometric means are
-    compared: what processes differ in, say where their memory lies, counts. The noise is that of all rounds.
+    What else the machine does meets all sides of a round alike, and foreign peers have the same code in both runs: so
+    it is ours over their geometric mean, round by round, that is judged. Where ``rounds`` of them were one process
+    each, its geometric means are compared: what processes differ in, say where their memory lies, counts.
     """
 
-    def _apart(of: Sequence[float], over: Sequence[float]) -> Estimate:
+    def _apart(of: Sequence[float], over: Sequence[float], confidence: float) -> Estimate:
         """Return the ratio of the geometric means of two runs with Welch's interval on the logarithms."""
-        return ratio_interval(log_sample(_means(of, rounds)), log_sample(_means(over, rounds)), CONFIDENCE)
+        return ratio_interval(log_sample(_means(of, rounds)), log_sample(_means(over, rounds)), confidence)
 
-    ours = _apart(_both(now), _both(then))
-    limit = min((noise(now) * noise(then)) ** -NOISES, GROSS)
     shared = [peer for peer in now.peers if peer in then.peers]
-    beside = [
-        _apart(_over(_both(now), now.rates[peer]), _over(_both(then), then.rates[peer]))
-        for peer in shared
-        if peer in now.foreign and peer in then.foreign
-    ]
-    peers = {peer: _apart(now.rates[peer], then.rates[peer]) for peer in shared}
+    beside = tuple(peer for peer in shared if peer in now.foreign and peer in then.foreign)
+    judged = _apart(_beside(now, beside), _beside(then, beside), 1 - 2 * FALSE_ALARM / among)
+    limit = GROSS if beside else min((noise(now) * noise(then)) ** -NOISES, GROSS)
+    peers = {peer: _apart(now.rates[peer], then.rates[peer], CONFIDENCE) for peer in shared}
     word = "not grossly slower"
-    if ours.high < limit:
-        alone = all(e.high < limit for e in beside)
-        word = GROSSLY if alone else "slower, and so is what runs none of our code: the machine is"
-    return Change(now.name, ours, peers, limit, word)
+    if judged.high < limit:
+        word = GROSSLY
+    elif beside and all(peers[peer].high < GROSS for peer in beside):
+        word += ", but what runs none of our code is slower: the machine is"
+    return Change(now.name, judged, beside, _apart(_both(now), _both(then), CONFIDENCE), peers, limit, word)
+
+
+def told(change: Change, of: str = "rounds") -> list[str]:
+    """Return lines that say how a case changed: what is judged, then the rates alone; ``of`` is what n counts."""
+    n = change.judged.n
+    seen = f"now over then {_interval(change.judged)}, n = {n[0]} + {n[1]} {of}"
+    beside = ", ".join(change.beside) or "nothing, for want of a peer that runs none of our code"
+    return [
+        f"{change.name}: {seen}: {change.word} (gross: surely below {change.limit:.3g})",
+        f"  beside {beside}",
+        f"  ours alone {_interval(change.ours)}",
+        *(f"  {peer} alone {_interval(found)}" for peer, found in change.peers.items()),
+    ]
+
+
+def _interval(of: Estimate) -> str:
+    return f"{of.value:.3f} ({of.low:.3f} to {of.high:.3f})"
 
 
 def refuse_unlike(
@@ -281,6 +307,14 @@ def _summary(ran: Ran) -> dict[str, Any]:
 def _both(ran: Ran) -> list[float]:
     """Return a rate of ours a round: the geometric mean of its two slices, so that a steady drift cancels."""
     return [math.sqrt(a * b) for a, b in zip(ran.rates[OURS], ran.rates[AGAIN], strict=True)]
+
+
+def _beside(ran: Ran, peers: Sequence[str]) -> list[float]:
+    """Return ours over the geometric mean of ``peers``, one a round; ours alone where there are none."""
+    return [
+        ours / statistics.geometric_mean(theirs) if theirs else ours
+        for ours, *theirs in zip(_both(ran), *(ran.rates[peer] for peer in peers), strict=True)
+    ]
 
 
 def _over(of: Sequence[float], over: Sequence[float]) -> list[float]:

@@ -134,11 +134,9 @@ def _tell_where(run: "Run") -> None:
 
 
 def _tell_change(change: "Change") -> None:
-    i = change.ours
-    told = f"{change.word} (gross: below {change.limit:.3g})"
-    click.echo(f"{change.name}: ours now over then {_interval(i.value, i.low, i.high)}: {told}")
-    for peer, e in change.peers.items():
-        click.echo(f"  {peer} now over then {_interval(e.value, e.low, e.high)}")
+    from repro.bench import results
+
+    click.echo("\n".join(results.told(change)))
 
 
 def _counts(now: "Run", changed: Sequence["Change"], worse: Sequence[str], against: Path | None) -> str:

@@ -215,7 +215,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("net", nargs="?", choices=sorted(BATCH))
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes a minute")
+    help_ = "torch.compile as well: minutes on a machine of few cores (default: no)"
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=False, help=help_)
     help_ = "one thread, and its own seconds, not the clock's: where others use the machine"
     parser.add_argument("--cpu-time", action="store_true", help=help_)
     parser.add_argument("--write", nargs="+", type=Path, metavar="FILE")
@@ -231,7 +232,7 @@ def main():
     s = settings(args.net, BATCH[args.net], torch.device("cpu"))
     e = environment.describe(s.device)
     changed = " with changes" if e["dirty"] else ""
-    words = [args.net, "--rounds", str(args.rounds)] + ["--no-compile"] * args.no_compile
+    words = [args.net, "--rounds", str(args.rounds)] + ["--compile"] * args.compile
     words += ["--cpu-time"] * args.cpu_time
     print(
         f"{s.net}, batch {s.batch}, float32; n = {args.rounds} rounds; {e['cpu']}, {e['cores']} cores, {e['threads']} "
@@ -240,7 +241,7 @@ def main():
     )
     print("\n".join(by_layer(s, args.rounds, clock)), "\n")
     with ExitStack() as stack:
-        print("\n".join(changes(s, args.rounds, clock, stack, compiled=not args.no_compile)))
+        print("\n".join(changes(s, args.rounds, clock, stack, compiled=args.compile)))
 
 
 if __name__ == "__main__":
