@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from repro import registry
+from repro.bench import results
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "reports" / "collect.sh"
 STAND_IN = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in *"$SLOW"*) trap 'exit 130' INT; sleep 60 > /dev/null 2>&1 & wait ;; esac
-case "$*" in *"$WRONG"*) exit 3 ;; esac
+case "$*" in *"$WRONG"*) exit "${CODE:-3}" ;; esac
 """
 
 
@@ -77,6 +78,43 @@ def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
 def test_what_goes_wrong_does_not_take_the_others_turn(collect):
     code, _, calls = collect("first", "store", WRONG="lrn-error")
     assert (code, len(calls)) == (3, 2)
+
+
+def test_a_test_that_fails_is_no_answer(collect):
+    """pytest says so with the code by which repro says that a claim does not hold, which is well."""
+    assert collect("check", "store")[0] == 0
+    code, _, calls = collect("check", "store", WRONG="pytest", CODE="1", DEVICE="cpu")
+    assert (code, len(calls)) == (1, 1)
+    assert collect("check", "store", WRONG="is_available", CODE="1")[0] == 1  # nor is a test that was left out
+    assert collect("first", "store", WRONG="lrn-error", CODE="1")[0] == 0
+
+
+def test_what_was_timed_is_not_timed_again(collect, tmp_path):
+    """A case at a time, each into a file of its own, so that a call which was cut off goes on behind it."""
+    known = set(results.CASES)
+    first = [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call]
+    assert {words[0] for words in first} <= known
+    assert {tuple(words[words.index("--precision") + 1 :]) for words in first if words[0] == "step"} == {
+        (precision, "--batch", batch, "--json", f"{tmp_path}/store/bench-step-{precision}-{batch}.json")
+        for precision in ("fp32", "tf32", "bf16") for batch in ("128", "1024")
+    }  # fmt: skip
+    for words in first[:3]:
+        Path(words[-1]).touch()
+    again = [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call]
+    assert again == first[3:]
+
+
+def test_limits_are_written_whole_or_not_at_all(collect, tmp_path):
+    """What was printed before something went wrong is kept apart, and the next call begins anew."""
+    store = tmp_path / "store"
+    assert collect("limits", "store", WRONG="gpu_limits", CODE="1")[0] == 1
+    assert [file.name for file in store.iterdir()] == ["limits.part"]
+    assert collect("limits", "store", SLOW="gpu_limits", LIMIT="6")[0] == 75
+    assert not (store / "limits.md").exists()
+    code, _, calls = collect("limits", "store")
+    assert (code, [file.name for file in store.iterdir()]) == (0, ["limits.md"])
+    assert calls == ["tests/benchmarks/gpu_limits.py --device cuda"]
+    assert collect("limits", "store")[2] == []
 
 
 @pytest.mark.parametrize(

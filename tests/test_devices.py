@@ -8,6 +8,8 @@ import itertools
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils import _pytree as tree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from repro.data import Dataset
 from repro.experiments.final_error import Parameters
@@ -17,7 +19,7 @@ from repro.loading.resident import Resident
 from repro.models import cifar, normalization
 from repro.models.cifar import count_errors
 from repro.models.nets import network
-from repro.training.evaluation import probabilities
+from repro.training.evaluation import Evaluation
 from repro.training.inputs import Input, batches
 from repro.training.loop import Recent
 
@@ -40,6 +42,21 @@ def test_the_check_sees_what_it_is_for(fake):
         there + here
     with pytest.raises(DataDependentOutputException):
         there.sum().item()
+    for crossing in (lambda: here.to(GPU), there.cpu, lambda: torch.tensor([1, 2], device=GPU)):
+        with NothingCrosses(), pytest.raises(AssertionError, match="_to_copy"):
+            crossing()
+
+
+class NothingCrosses(TorchDispatchMode):
+    """Refuses every copy between host and device: a CUDA graph could record but the host's address, if at all."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("_to_copy", "copy_"):
+            kinds = {t.device.type for t in tree.tree_leaves((args, found)) if isinstance(t, torch.Tensor)}
+            assert len(kinds) == 1, f"{name} between {sorted(kinds)}"
+        return found
 
 
 @pytest.mark.parametrize("net", list(cifar.NETS))
@@ -80,5 +97,24 @@ def test_testing_stays_on_the_gpu_until_its_end(fake, changed):
         model = network(p, 10, 0)
     views = torch.empty(4, 10, 32, 32, 3, dtype=torch.uint8, device=GPU)
     finish = Finish.less_mean_image(torch.empty(36, 36, 3, device=GPU), "window")
-    found, _ = probabilities(model, [(views, torch.zeros(4, dtype=torch.int64, device=GPU))] * 2, finish.finish_views)
+    test = Evaluation(model, finish.finish_views)
+    found, _ = test([(views, torch.zeros(4, dtype=torch.int64, device=GPU))] * 2)
     assert found.shape == (8, 10)
+
+
+@pytest.mark.parametrize("count", [1, 10])
+@pytest.mark.parametrize("protocol", ["paper", "code", "modern"])
+def test_what_a_test_records_is_all_on_the_gpu(fake, protocol, count):
+    """From the views to the mean softmax, in which a CUDA graph may have nothing of the host."""
+    p = Parameters(dataset="embedded", protocol=protocol, net="alexnet-32", stored=36, crop=32, epochs=1.0)
+    with GPU:
+        model = network(p, 10, 0).eval()
+    mean = torch.empty(36, 36, 3, device=GPU)
+    if protocol == "modern":
+        finish = Finish.standardised(mean.mean((0, 1)), mean.std((0, 1)))
+    else:
+        finish = Finish.less_mean_image(mean, "centre" if protocol == "code" else "window")
+    test = Evaluation(model, finish.finish_views)
+    views = torch.empty(4, count, 32, 32, 3, dtype=torch.uint8, device=GPU)
+    with NothingCrosses(), torch.no_grad():
+        assert test.answers(views).shape == (4, 10)

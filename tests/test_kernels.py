@@ -4,6 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,37 @@ def test_without_triton_a_gpu_is_told_so_and_a_cpu_does_not_mind(monkeypatch):
     assert MaxPool2d(3, 2)(ResponseNorm(size=5, scale=1e-4, power=0.75, k=2.0)(x)).shape == (1, 48, 1, 1)
     with FakeTensorMode(), pytest.raises(NoTriton, match="pip install triton"):
         ResponseNorm(size=5, scale=1e-4, power=0.75, k=2.0)(torch.empty(1, 48, 3, 3, device="cuda"))
+
+
+def test_threads_launch_in_turn(monkeypatch):
+    """A stand-in for Triton, whose first launch of a kernel must not be met by another thread's."""
+    from repro.models import kernels
+    from repro.training import fused
+
+    inside, together = threading.Lock(), []
+
+    class Program:
+        def __getitem__(self, _grid):
+            return self.run
+
+        def run(self, *_arguments, **_more):
+            together.append(not inside.acquire(blocking=False))
+            time.sleep(0.02)
+            if not together[-1]:
+                inside.release()
+
+    for module, name in ((kernels, "_norm"), (kernels, "_pool"), (fused, "_update")):
+        monkeypatch.setattr(module, name, Program())
+    x = torch.zeros(1, 48, 3, 3)
+    calls = [
+        lambda: kernels.norm(x, 1, 5, 1e-4, 2.0),
+        lambda: kernels.pool(x, 3, 2),
+        lambda: fused.update(x, x, x, rate=0.1, momentum=0.9, decay=0.0),
+    ]
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(call) for call in calls]:
+            done.result()
+    assert together == [False] * 3
 
 
 def compiled(program, tensors, scalars, constants):

@@ -1,5 +1,6 @@
 """Looking into a trained network: colour by tower, and neighbours."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from repro.experiments import probe
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task, measure
 from repro.measure import probe as module
-from repro.measure.probe import Nearest, agreement, colour_shares
+from repro.measure.probe import Hidden, Nearest, agreement, colour_shares
 from repro.store import folder
 
 
@@ -55,6 +56,22 @@ def test_queries_are_a_spread_sample_with_those_shown_among_them(monkeypatch: py
     assert compared[0] == 0
     assert compared[-1] == 22
     assert set(shown) <= set(compared)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 24, 100])
+def test_the_rows_compared_are_taken_from_whatever_batches_they_are_in(batch: int) -> None:
+    """Of 100 test images whose features are their places; some batches hold none of those wanted."""
+    wanted = [0, 3, 4, 23, 24, 60, 98]
+    whole = torch.arange(100)
+
+    def hidden(_split: str) -> Iterator[Hidden]:
+        return (Hidden(part[:, None].float(), -part[:, None].float(), part) for part in whole.split(batch))
+
+    data = SimpleNamespace(device=torch.device("cpu"))
+    found = module.Probe._queries(SimpleNamespace(_compared=lambda: wanted, _hidden=hidden, data=data))
+    assert found.labels.tolist() == wanted
+    assert found.features[:, 0].tolist() == wanted
+    assert found.pixels[:, 0].tolist() == [-place for place in wanted]
 
 
 def test_a_probe_trains_and_looks(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """Trials side by side in threads of one process, as on a GPU: each is what it would be alone."""
 
+import multiprocessing
+import signal
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import forkserver, resource_tracker, util
 
 import crash
 import pytest
 import torch
 
 from repro import measure, store
+from repro.data.processes import in_processes, unheard
 from repro.experiments import final_error
 from repro.running import runner, workers
 from repro.store import StoreError
@@ -96,3 +101,35 @@ def test_a_store_that_cannot_be_written_stops_the_others(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="full"):
         run(tmp_path, pool=threaded(2))
     assert left.is_set()
+
+
+def test_a_process_that_starts_does_not_hear_of_ctrl_c():
+    """From its first instruction on, long before it can ask for that; here it is heard again at once."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with unheard():
+            found = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, [])
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert signal.SIGINT in found.result(120)
+
+
+def test_the_processes_of_a_run_and_of_a_preparation_are_started_so(monkeypatch):
+    """Where each is made, Ctrl-C is blocked."""
+    masks = []
+
+    def noted(*_arguments):
+        masks.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        raise OSError("not made")
+
+    resource_tracker.ensure_running()
+    _, source = condition_and_source()
+    with (
+        workers.processes(source, str, None, threading.Event(), jobs=1, device=CPU) as pool,
+        monkeypatch.context() as m,
+    ):
+        m.setattr(util, "spawnv_passfds", noted)
+        with pytest.raises(OSError, match="not made"):
+            pool.begin({}, None)
+    monkeypatch.setattr(forkserver, "ensure_running", noted)
+    with pytest.raises(OSError, match="not made"):
+        next(in_processes(abs, [-1], 1))
+    assert masks == [True, True]

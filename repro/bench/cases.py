@@ -3,7 +3,7 @@
 Here those of a network on a batch that lies ready; ``feeding``, ``together`` and ``desk`` have the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
@@ -27,6 +27,7 @@ from repro.bench.setting import (
     model_of,
     ours,
     plain_trainer,
+    replayed,
     trainer,
 )
 from repro.bench.timing import Side
@@ -34,7 +35,7 @@ from repro.bench.together import together
 from repro.loading.finish import Finish
 from repro.models.normalization import ResponseNorm
 from repro.problem import Problem
-from repro.training.evaluation import probabilities
+from repro.training.evaluation import Evaluation
 from repro.training.precision import compute_in
 from repro.training.sgd2012 import SGD2012
 
@@ -105,9 +106,9 @@ def evaluation(s: Settings, _stack: ExitStack) -> Case:
         images = views[:, 0].permute(0, 3, 1, 2).float().contiguous() - middle
         return twin(images).softmax(1).cpu()
 
-    own = ours(s, model)
+    own = Evaluation(ours(s, model), finish, captured=s.device.type == "cuda")
     sides = (
-        Side("repro", lambda: probabilities(own, [(views, labels)], finish), s.batch),
+        Side("repro", lambda: own([(views, labels)]), s.batch),
         Side("plain torch", by_torch, s.batch, foreign=True),
     )
     return Case(
@@ -116,43 +117,53 @@ def evaluation(s: Settings, _stack: ExitStack) -> Case:
 
 
 def response_norm(s: Settings, _stack: ExitStack) -> Case:
-    """Return LRN over all maps, ours in channels_last as in training, torch's in its default layout."""
+    """Return LRN over all maps of two batches, ours in channels_last as in training, torch's in its default layout.
+
+    Two, in turns, so that neither comes from a cache as large as a GPU's.
+    """
     maps, side = NETS[s.net].maps, NETS[s.net].map_side
-    x = torch.randn(s.batch, maps, side, side, generator=torch.Generator().manual_seed(SEED)).to(s.device)
-    x = x.bfloat16() if s.precision == "bf16" else x
+    generator = torch.Generator().manual_seed(SEED)
+    both = [torch.randn(s.batch, maps, side, side, generator=generator).to(s.device) for _ in range(2)]
+    both = [x.bfloat16() for x in both] if s.precision == "bf16" else both
     n, a = paper.LRN_SIZE, paper.LRN_ALPHA
     layers = {
         "repro": (ResponseNorm(size=n, scale=a, power=paper.LRN_BETA, k=paper.LRN_K), torch.channels_last),
         "nn.LocalResponseNorm": (nn.LocalResponseNorm(n, a * n, paper.LRN_BETA, paper.LRN_K), torch.contiguous_format),
     }
+    units = len(both) * s.batch
     sides = []
     for name, (layer, layout) in layers.items():
-        own = x.clone(memory_format=layout).requires_grad_()
-        gradient = torch.ones_like(own)
-        call = partial(_there_and_back, layer, own, gradient)
-        sides.append(Side(name, call, s.batch, foreign=name != "repro"))
+        own = [x.clone(memory_format=layout).requires_grad_() for x in both]
+        gradients = [torch.ones_like(x) for x in own]
+        call = replayed(s.device, partial(_there_and_back, layer, own, gradients))
+        sides.append(Side(name, call, units, foreign=name != "repro"))
+    work = floor.response_norm(sum(x.numel() for x in both), s.precision)
     what = f"LRN forward and backward on {maps} maps of {side} x {side}"
-    return Case("images", what, tuple(sides), *floor_of(s, floor.response_norm(x.numel(), s.precision), s.batch))
+    return Case("images", what, tuple(sides), *floor_of(s, work, units))
 
 
-def _there_and_back(layer: nn.Module, x: Tensor, gradient: Tensor) -> None:
-    torch.autograd.grad(layer(x), x, gradient)
+def _there_and_back(layer: nn.Module, both: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    for x, y, gradient in zip(both, [layer(x) for x in both], gradients, strict=True):
+        torch.autograd.grad(y, x, gradient)
 
 
 def optimizer(s: Settings, _stack: ExitStack) -> Case:
-    """Return a step of the 2012 rule, beside torch's SGD in the same form, tensor lists (foreach)."""
+    """Return a step of the 2012 rule, beside torch's SGD in the same form: tensor lists (foreach), on a GPU fused."""
     model = model_of(s)
     count = floor.counts(model, NETS[s.net].crop)
     generator = torch.Generator().manual_seed(SEED)
+    theirs_is = "fused" if s.device.type == "cuda" else "foreach"
     sides = []
-    for name in ("repro", "torch's SGD, foreach"):
+    for name in ("repro", f"torch's SGD, {theirs_is}"):
         parameters = [nn.Parameter(p.detach().clone().to(s.device)) for p in model.parameters()]
         for p in parameters:
             p.grad = torch.randn(p.shape, generator=generator).to(s.device)
         own = SGD2012(parameters, RATE, paper.MOMENTUM, paper.WEIGHT_DECAY)
-        theirs = torch.optim.SGD(parameters, RATE, paper.MOMENTUM, weight_decay=paper.WEIGHT_DECAY, foreach=True)
+        theirs = torch.optim.SGD(
+            parameters, RATE, paper.MOMENTUM, weight_decay=paper.WEIGHT_DECAY, **{theirs_is: True}
+        )  # fmt: skip
         one = own if name == "repro" else theirs
-        sides.append(Side(name, one.step, 1, foreign=name != "repro"))
+        sides.append(Side(name, replayed(s.device, one.step), 1, foreign=name != "repro"))
     return Case("steps", f"the update of {s.net}", tuple(sides), *floor_of(s, floor.optimizer(count), 1))
 
 

@@ -6,6 +6,7 @@ tells of the code alone. Weights, pictures and gradients are random, rates of le
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from repro.bench.results import NETS
 from repro.bench.timing import Side
 from repro.models.cifar import NETS as CIFAR_NETS
 from repro.models.nets import network
-from repro.training.captured import update_for
+from repro.training.captured import WARM_UPS, update_for
+from repro.training.graphs import cuda_graph
 from repro.training.loop import Recent, train
 from repro.training.precision import Precision, compute_in
 from repro.training.recipe import Recipe
@@ -124,6 +126,24 @@ def plain_trainer(model: nn.Module, take: Callable[[], tuple[Tensor, Tensor]]) -
         optimizer.step()
 
     return call
+
+
+def replayed(device: torch.device, call: Callable[[], object]) -> Callable[[], object]:
+    """Return a call as a trial makes it on ``device``: on a GPU recorded and replayed, so that no launch is timed."""
+    if device.type != "cuda":
+        return call
+
+    def warm_up() -> None:
+        for _ in range(WARM_UPS):
+            call()
+
+    replay, _ = cuda_graph(warm_up, call)
+    return partial(_keeping, replay, call)
+
+
+def _keeping(replay: Callable[[], object], _call: Callable[[], object]) -> None:
+    """Replay what a call does; the call keeps the tensors that the recording reads where they lie."""
+    replay()
 
 
 def floor_of(s: Settings, work: floor.Work, units: int | None = None) -> tuple[float | None, str]:

@@ -1,14 +1,19 @@
-"""Data sets, decoded and whole in memory: uint8 images and integer labels, with a digest of what they are."""
+"""Data sets, decoded and whole in memory: uint8 images and integer labels, with a digest of what they are.
+
+Torch is imported where a set is made: preparing and checking pictures does without it, in every process.
+"""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from repro.data import embedded
 from repro.problem import Problem
+from repro.store import NO_DATA
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class DataError(Problem):
@@ -20,18 +25,21 @@ class Dataset:
     """One half of a set: ``images`` uint8 (N, H, W, 3), ``labels`` int64 (N,) in 0..classes-1, both on one device."""
 
     name: str
-    images: Tensor
-    labels: Tensor
+    images: "Tensor"
+    labels: "Tensor"
     classes: int
     digest: str
 
-    def to(self, device: torch.device) -> "Dataset":
+    def to(self, device: "torch.device") -> "Dataset":
         """Return the same set with its tensors on ``device``."""
         return Dataset(self.name, self.images.to(device), self.labels.to(device), self.classes, self.digest)
 
 
-NOTHING = Dataset("none", torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, "none")
-"""For what follows from the network's definition alone."""
+def nothing() -> Dataset:
+    """Return the set without images, for what follows from the network's definition alone."""
+    import torch
+
+    return Dataset("none", torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, NO_DATA)
 
 
 def load(name: str, root: Path | None, *, train: bool = True, download: bool = False) -> Dataset:
@@ -39,7 +47,11 @@ def load(name: str, root: Path | None, *, train: bool = True, download: bool = F
 
     Raises DataError where the data is missing or altered, with what to do about it.
     """
+    import torch
+
     if name == "embedded":
+        from repro.data import embedded
+
         images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0 if train else 1)
         sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         return Dataset(

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, TypeVar
 
 from repro.data import DataError
@@ -28,13 +30,17 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
     # Not fork: the bars on the terminal have a thread. Each is forked from a clean process that has read the module.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
+    with unheard():
+        forkserver.ensure_running()
     stop = context.Event()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(stop,))
     left = iter(tasks)
     running: set[Future[Result]] = set()
     try:
         while True:
-            running |= {pool.submit(work, task) for task in itertools.islice(left, 3 * jobs - len(running))}
+            new = list(itertools.islice(left, 3 * jobs - len(running)))
+            with unheard():  # a process that is being started is waited for: it has nothing without us
+                running |= {pool.submit(work, task) for task in new}
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -47,6 +53,20 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Have processes that are started meanwhile never hear of Ctrl-C; here it is put off until the end of this.
+
+    It reaches the whole group of processes, and one that still imports, and so cannot ignore it, would tell of it.
+    """
+    resource_tracker.ensure_running()  # it sets masks of its own when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stopping() -> bool:

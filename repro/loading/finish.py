@@ -68,7 +68,8 @@ class Finish:
         if self._colour is not None:
             rank, world = self._of
             whole = colour_shift(self._colour, world * len(window.images), self._seed, step)
-            shift = whole[part(len(whole), rank, world)].to(window.images.device)
+            own = whole[part(len(whole), rank, world)]
+            shift = own.to(window.images.device, non_blocking=True)  # or every step would wait for the one before it
         return self._input(window.images, window.offsets, window.flips, shift)
 
     def finish_views(self, views: Tensor) -> Tensor:
@@ -81,10 +82,10 @@ class Finish:
         if v not in (1, 10):
             raise ValueError(f"{v} views are neither the centre nor all ten")
         edge = self._mean.shape[1] - crop if self._mode else 0
-        places = [(0, 0), (0, edge), (edge, 0), (edge, edge), (edge // 2, edge // 2)] * 2
-        offsets = torch.tensor(places[4:5] if v == 1 else places, device=views.device).repeat(n, 1)
-        flips = (torch.arange(v, device=views.device) >= 5).repeat(n)
-        return self._input(views.flatten(0, 1), offsets, flips, None)
+        view = torch.arange(v, device=views.device)  # worked out where it is needed: a copy from the host would wait
+        corner, centre = view % 5, (view % 5 == 4) | (v == 1)
+        y, x = (torch.where(centre, edge // 2, edge * bit) for bit in (corner // 2, corner % 2))
+        return self._input(views.flatten(0, 1), torch.stack([y, x], 1).repeat(n, 1), (view >= 5).repeat(n), None)
 
     def _input(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor | None) -> Tensor:
         n, crop = images.shape[:2]

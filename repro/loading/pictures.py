@@ -1,5 +1,7 @@
 """A data set with both its halves, in memory or as prepared files, and the statistics its input needs."""
 
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
 
 CPU = torch.device("cpu")
-WORKERS = 2  # threads or processes that decode
+WORKERS = 2  # threads or processes that decode while a network trains
+
+_in_turn = threading.RLock()
+"""Trials in threads of one process want a set at the same moment: the first has it made, and the others wait."""
 
 
 class Colours(NamedTuple):
@@ -53,14 +58,19 @@ class Pictures:
         assert self.prepared is not None
         return len(self.prepared.files[split])
 
-    @cached_property
+    @property
     def held(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Both halves on the device, decoded once for all the trials that use them."""
+        with _in_turn:
+            return self._held
+
+    @cached_property
+    def _held(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         if self.prepared is None:
             assert self.halves is not None
             return self.halves
-        whole = self.prepared
-        return {split: decoded(whole, split, device=self.device, workers=WORKERS) for split in whole.files}
+        whole, cores = self.prepared, os.cpu_count() or 1  # nothing trains meanwhile
+        return {split: decoded(whole, split, device=self.device, workers=cores) for split in whole.files}
 
     def loader(self, name: str, job: Job) -> Loader:
         """Return a loader of these pictures. Raises Problem where ``name`` cannot serve them."""
@@ -70,9 +80,14 @@ class Pictures:
             raise Problem(f"{self.name} lies in memory, so only the loader 'resident' serves it, not {name!r}")
         return make(name, self.prepared, job, device=self.device, workers=WORKERS)
 
-    @cached_property
+    @property
     def colours(self) -> Colours:
-        """Return the statistics of the training images, on the CPU in float64."""
+        """The statistics of the training images, on the CPU in float64."""
+        with _in_turn:
+            return self._colours
+
+    @cached_property
+    def _colours(self) -> Colours:
         if self.prepared is not None:
             from repro.data.prepared import statistics
 

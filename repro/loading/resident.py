@@ -54,7 +54,9 @@ class Resident:
             if images.device.type == "cpu":
                 window = one_by_one(images, chosen, offsets, flips, self._job.crop)
             else:
-                chosen, offsets, flips = (part.to(images.device) for part in (chosen, offsets, flips))
+                # A copy that waits would have every step wait for the one before it.
+                drawn = (chosen, offsets, flips)
+                chosen, offsets, flips = (part.to(images.device, non_blocking=True) for part in drawn)
                 window = at_once(images, chosen, offsets, flips, self._job.crop)
             yield Window(window, labels[chosen], offsets, flips)
 

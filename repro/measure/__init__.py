@@ -32,11 +32,11 @@ class Task:
     team: Team = ALONE
     """The ranks that train it together; likewise."""
     eager: bool = False
-    """On a GPU, have every operation of a step launched by itself, though a recording is faster; likewise."""
+    """On a GPU, have every operation of a step or a test launched by itself, though recordings are faster; likewise."""
 
     @property
     def captured(self) -> bool:
-        """Whether its steps are recorded once and replayed; see ``repro.training.captured``."""
+        """Whether its steps and tests are recorded once and replayed; see ``repro.training.captured``."""
         return self.device.type == "cuda" and self.team.alone and not self.eager
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from repro import environment, paper
-from repro.data import NOTHING, Dataset
+from repro.data import Dataset, nothing
 from repro.experiments.count import CONVS, LAYERS, UNITS, Parameters
 from repro.measure import Monitor, Place, Task
 from repro.models.alexnet import AlexNet, build, layers
@@ -21,7 +21,7 @@ from repro.training.views import OFFSETS, Reading, colour_matrix
 
 def load(parameters: Parameters, place: Place) -> Dataset:  # noqa: ARG001 - every experiment has them
     """Return no data: none is needed."""
-    return NOTHING
+    return nothing()
 
 
 def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG001 - every experiment has them

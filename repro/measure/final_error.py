@@ -30,7 +30,7 @@ from repro.seeds import derive
 from repro.store import Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
 from repro.training import checkpoint, precision
 from repro.training.captured import update_for
-from repro.training.evaluation import missed, probabilities
+from repro.training.evaluation import missed
 from repro.training.loop import Check, Interrupted, train
 from repro.training.parallel import Team, refuse_unlike
 
@@ -168,7 +168,8 @@ class Run:
 
     def _network(self) -> Network:
         seed = derive(self.task.spec.seed, "member", self.member) if self.member else self.task.spec.seed
-        return Network(self.p, self.data, seed, self.task.loader, self.team, self.task.micro_batch)
+        task = self.task
+        return Network(self.p, self.data, seed, task.loader, self.team, task.micro_batch, captured=task.captured)
 
     @property
     def team(self) -> Team:
@@ -187,8 +188,8 @@ class Run:
 
         On rank 0; the others return those of their part.
         """
-        net, images = self.net, self.data.count(split)
-        found, labels = probabilities(net.model, self.views(split, views), net.plain.finish_views)
+        images = self.data.count(split)
+        found, labels = self.net.evaluation(self.views(split, views))
         return self.team.whole(found, images), self.team.whole(labels, images)
 
     def error(self) -> float:
@@ -221,9 +222,9 @@ class Run:
 
     def look(self) -> None:
         """Add the trained member's answers to those before it."""
-        taken = {
+        taken = {  # ten views behind those of one, which a recording of one then serves
             name: self.tested(views, split)
-            for name, views, split in (("centre", 1, "val"), ("ten", 10, "val"), ("training", 1, "train"))
+            for name, views, split in (("centre", 1, "val"), ("training", 1, "train"), ("ten", 10, "val"))
         }
         for name, (found, labels) in taken.items() if self.team.rank == 0 else ():
             self.sums[name] = self.sums[name] + found if name in self.sums else found

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from repro.loading.pictures import Pictures
 from repro.models import dropout
 from repro.models.nets import network
 from repro.training import passes
+from repro.training.evaluation import Evaluation
 from repro.training.loop import Learn, Recent, learn, timely
 from repro.training.parallel import ALONE, Team
 from repro.training.precision import compute_in
@@ -25,13 +27,16 @@ from repro.training.views import colour_matrix
 class Network:
     """One member under training: its weights, recipe, input and place in the data, of which a rank reads its part.
 
-    Of a batch, ``micro_batch`` images go through it at a time. Raises Unfit where ranks or passes cannot train it.
+    Of a batch, ``micro_batch`` images go through it at a time; ``captured``: its test is recorded and replayed. Raises
+    Unfit where ranks or passes cannot train it.
     """
 
     def __init__(
-        self, p: Parameters, data: Pictures, seed: int, loader: str, team: Team = ALONE, micro_batch: int | None = None
-    ) -> None:
+        self, p: Parameters, data: Pictures, seed: int, loader: str, team: Team = ALONE, micro_batch: int | None = None,
+        *, captured: bool = False,
+    ) -> None:  # fmt: skip
         self.p, self.data, self.step, self.team, self.micro_batch = p, data, 0, team, micro_batch
+        self.captured = captured
         model = network(p, data.classes, seed)
         batch_norm, gpu = passes.has_batch_norm(model), data.device.type == "cuda"
         passes.refuse(p.batch, team, micro_batch, batch_norm=batch_norm, gpu=gpu)
@@ -67,6 +72,11 @@ class Network:
     def stream(self) -> Iterator[tuple[tuple[Window, int], Tensor]]:
         for step, window in enumerate(self._timely(self.loader.train(self.step)), self.step):
             yield (window, step), window.labels
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """How it is tested; its recording, where there is one, goes with the network."""
+        return Evaluation(self.model, self.plain.finish_views, captured=self.captured)
 
     def views(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the views of every image of the rank's part of a split, as the loader gives them."""

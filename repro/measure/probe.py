@@ -6,6 +6,7 @@ only). Sources: section 6.1 of the paper, Figures 3 and 4.
 """
 
 import io
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ class Probe(Run):
         for seen in self._hidden("train"):
             by_fc7.see(seen.features)
             by_pixels.see(seen.pixels)
-            truth.append(seen.labels.cpu())
-        labels = torch.cat(truth)
+            truth.append(seen.labels)
+        labels = torch.cat(truth).cpu()
         gain = agreement(by_fc7.rows.cpu(), queries.labels, labels) - agreement(
             by_pixels.rows.cpu(), queries.labels, labels
         )
@@ -96,11 +97,15 @@ class Probe(Run):
 
     def _queries(self) -> "Hidden":
         """Return what the network makes of the test images that are compared."""
-        wanted, first, parts = torch.tensor(self._compared()), 0, []
+        places = self._compared()
+        wanted = torch.tensor(places, device=self.data.device)
+        first, parts = 0, []
         for seen in self._hidden("val"):
-            here = wanted[(wanted >= first) & (wanted < first + len(seen.labels))] - first
-            parts.append(Hidden(*(part[here.to(part.device)] for part in seen)))
-            first += len(seen.labels)
+            last = first + len(seen.labels)
+            # Which of them are here is known to the host: to look on the device would wait for it.
+            here = wanted[bisect_left(places, first) : bisect_left(places, last)] - first
+            parts.append(Hidden(*(part[here] for part in seen)))
+            first = last
         features, pixels, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         return Hidden(features, pixels, labels.cpu())
 

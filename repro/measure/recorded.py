@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import torch
 
 from repro import environment
-from repro.data import NOTHING, Dataset
+from repro.data import Dataset, nothing
 from repro.experiments.recorded import KNOWN, Parameters
 from repro.measure import Monitor, Place, Task
 from repro.release import FACTS
@@ -14,7 +14,7 @@ from repro.store import Measurement, Trial, save
 
 def load(parameters: Parameters, place: Place) -> Dataset:  # noqa: ARG001 - every experiment has them
     """Return no data: none is needed."""
-    return NOTHING
+    return nothing()
 
 
 def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG001 - every experiment has them

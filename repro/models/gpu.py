@@ -1,7 +1,10 @@
 """The way to the kernels for GPUs, which need Triton: no other machine imports it."""
 
+import threading
 from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from repro.problem import Problem
@@ -22,3 +25,16 @@ def kernels_for(x: Tensor) -> ModuleType | None:
             raise
         raise NoTriton("layers on a GPU need Triton, which torch for Linux brings along: pip install triton") from error
     return kernels
+
+
+_in_turn = threading.Lock()
+
+
+def launch(program: Any, grid: tuple[int, ...], x: Tensor, *rest: Any, **constants: Any) -> None:
+    """Launch a Triton kernel where ``x``, its first argument, lies: Triton takes the current device.
+
+    Threads do so in turn. While one launches a kernel for the first time, Triton 3.6 gives others the launcher before
+    it has loaded the kernel.
+    """
+    with _in_turn, torch.cuda.device_of(x):
+        program[grid](x, *rest, **constants)

@@ -19,10 +19,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from repro.models.gpu import launch
+
 DTYPES = (torch.float32, torch.bfloat16)
 POWER = 0.75
 NORM_PIECES, POOL_PIECES = 256, 128
 """Pieces a program works on, with 128 threads: as many as leave registers for several programs at a time."""
+OPTIONS = {"enable_fp_fusion": True}
 
 
 def normalises(maps: int, *, size: int, power: float, k: float, dtype: torch.dtype) -> bool:
@@ -280,7 +283,7 @@ def _over_rows(kernel: Any, x: Tensor, *rest: Tensor, towers: int, size: int, sc
     width = _width(x.dtype)
     pieces, row = x.numel() // width, x.shape[1] // towers // width
     constants = {"ROW": row, "H": size // 2, "B": NORM_PIECES, "V": width}
-    _launch(kernel, (triton.cdiv(pieces, NORM_PIECES),), x, *rest, pieces, scale, k, **constants)
+    launch(kernel, (triton.cdiv(pieces, NORM_PIECES),), x, *rest, pieces, scale, k, **constants, **OPTIONS)
 
 
 @torch.library.custom_op("repro::pool", mutates_args=())
@@ -314,12 +317,7 @@ def _over_images(
     width = _pool_width(maps, large.dtype)
     grid = (n, triton.cdiv(places * (maps // width), POOL_PIECES))
     constants = {"C": maps, "B": POOL_PIECES, "V": width} | windows
-    _launch(program, grid, *tensors, *small.shape[2:], *large.shape[2:], **constants)
-
-
-def _launch(program: Any, grid: tuple[int, ...], x: Tensor, *rest: Any, **constants: int) -> None:
-    with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be the tensors'
-        program[grid](x, *rest, **constants, enable_fp_fusion=True)
+    launch(program, grid, *tensors, *small.shape[2:], *large.shape[2:], **constants, **OPTIONS)
 
 
 def _rows(x: Tensor) -> Tensor:

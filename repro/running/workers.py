@@ -13,14 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from repro import measure
-from repro.data.processes import leave_with_parent
+from repro.data.processes import leave_with_parent, unheard
 from repro.experiments import Planned
 from repro.frozen import Frozen
 from repro.measure import Data, Monitor, Place, Task
@@ -98,10 +98,13 @@ def threads(
 
     def run(task: Task, seen: Trial | None) -> Outcome:
         monitor = Monitor(lambda done, words: moved.put((task.spec, done, words)), leave.is_set)
-        with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
-            return _unless_stopped(task, data, monitor, seen)
+        return _unless_stopped(task, data, monitor, seen)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    def start() -> None:
+        if device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(device))
+
+    with ThreadPoolExecutor(jobs, initializer=start) as pool:
         try:
             yield _SideBySide(jobs, lambda p, seen: pool.submit(run, tasks(p), seen), observer, asked, leave, moved)
         finally:
@@ -124,11 +127,14 @@ def processes(
     moved, leave = context.Queue(), context.Event()
     place = (source.experiment, source.parameters, source.place)
     start = (place, device, cores, torch.are_deterministic_algorithms_enabled(), moved, leave)
+
+    def submit(planned: Planned, seen: Trial | None) -> Future[Outcome]:
+        with unheard():  # a process may be started for it
+            return pool.submit(_run, tasks(planned), seen)
+
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=start) as pool:
         try:
-            yield _SideBySide(
-                jobs, lambda p, seen: pool.submit(_run, tasks(p), seen), observer, asked, leave, moved
-            )  # fmt: skip
+            yield _SideBySide(jobs, submit, observer, asked, leave, moved)
         except BrokenProcessPool as error:
             raise WorkerDied(
                 "a worker died, most likely for want of memory; the same command goes on, better with fewer --jobs"

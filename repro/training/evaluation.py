@@ -1,31 +1,55 @@
 """Testing a trained network: the mean softmax over the views of every image, and which images it gets wrong."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from repro.training.captured import Recording
 from repro.training.views import mean_softmax
 
 
-@torch.no_grad()
-def probabilities(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], finish: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return the mean softmax over views, float32 (N, classes), and the labels (N,), both on the CPU.
+class Evaluation:
+    """How ``model`` is tested, as often as one likes while it is trained.
 
-    ``batches`` are uint8 views (n, v, crop, crop, 3) with labels (n,), and ``finish`` makes the network's input of
-    them, (n * v, 3, crop, crop). The model is in evaluation mode meanwhile.
+    ``finish`` makes the network's input, (n * v, 3, crop, crop), of uint8 views (n, v, crop, crop, 3). Where
+    ``captured``, the way from the views to the mean softmax is recorded and replayed, see
+    ``repro.training.captured``. It reads the weights where they lie, so a recording serves until a test begins with
+    a batch of another form. Inside a test such a batch, say a last and smaller one, goes call by call: a recording of
+    it would be replayed once, and one for larger batches, filled up, might round otherwise.
     """
-    was_training = model.training
-    model.eval()
-    found, truth = [], []
-    for images, labels in batches:
-        logits = model(finish(images)).float()
-        found.append(mean_softmax(logits.unflatten(0, images.shape[:2])))
-        truth.append(labels)
-    model.train(was_training)
-    return torch.cat(found).cpu(), torch.cat(truth).cpu()
+
+    def __init__(self, model: nn.Module, finish: Callable[[Tensor], Tensor], *, captured: bool = False) -> None:
+        self.model = model
+        self.answers = partial(answers, model, finish)
+        self.recording = Recording(self.answers) if captured else None
+
+    @torch.no_grad()
+    def __call__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return the mean softmax over views, float32 (N, classes), and the labels (N,), both on the CPU.
+
+        ``batches`` are views with labels (n,). The model is in evaluation mode meanwhile. Nothing waits for the device
+        before the end, but a first recording.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        found: list[Tensor] = []
+        truth = []
+        for images, labels in batches:
+            if self.recording is not None and (not found or self.recording.fits(images)):
+                found.append(self.recording(images).clone())  # the next replay overwrites it
+            else:
+                found.append(self.answers(images))
+            truth.append(labels)
+        self.model.train(was_training)
+        return torch.cat(found).cpu(), torch.cat(truth).cpu()
+
+
+def answers(model: nn.Module, finish: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
+    """Return the mean softmax over the views of every image, float32 (n, classes)."""
+    logits = model(finish(views)).float()
+    return mean_softmax(logits.unflatten(0, views.shape[:2]))
 
 
 def missed(probability: Tensor, labels: Tensor, best: int) -> Tensor:

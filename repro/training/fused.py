@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from repro.models.gpu import launch
+
 BLOCK = 1024
 
 
@@ -30,6 +32,5 @@ def update(weight: Tensor, velocity: Tensor, gradient: Tensor, *, rate: float, m
     """
     if gradient.stride() != weight.stride():
         gradient = torch.empty_like(weight).copy_(gradient)
-    grid = (triton.cdiv(weight.numel(), BLOCK),)
-    with torch.cuda.device_of(weight):  # Triton launches on the current device
-        _update[grid](weight, velocity, gradient, weight.numel(), rate, momentum, decay, B=BLOCK)
+    count = weight.numel()
+    launch(_update, (triton.cdiv(count, BLOCK),), weight, velocity, gradient, count, rate, momentum, decay, B=BLOCK)

@@ -50,12 +50,16 @@ def timely(stream: Iterator[Item], name: str, timeout_s: float | None = None) ->
 
     Raises Hung where one takes longer than ``timeout_s`` (default: LOADER_TIMEOUT_S). The stream is read by a thread
     of its own, which is then left behind: a call that hangs outside of Python can be neither stopped nor interrupted.
+    On a GPU what it launches goes where the caller's own work does, so that one comes after the other.
     """
     timeout_s = LOADER_TIMEOUT_S if timeout_s is None else timeout_s
+    queued = torch.cuda.current_stream() if torch.cuda.is_initialized() else None  # a thread begins with the default
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
     given: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
+        if queued is not None:
+            torch.cuda.set_stream(queued)
         while wanted.get():
             try:
                 given.put(("item", next(stream)))

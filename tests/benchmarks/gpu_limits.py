@@ -1,0 +1,241 @@
+"""What a GPU gives at most, and where a recorded step's time goes there, as Markdown: ``gpu_limits.py`` (minutes).
+
+Four tables: products of matrices and a copy, which are the ceilings; each convolution by precision, layout and
+``cudnn.benchmark``; our kernels by the bytes that they must move; whole steps, and the kernels that take most of one.
+All but the last are recorded and replayed, so that no launch is timed, with ours, and what is set beside it, in turns.
+``--device cpu`` is there to see that it runs: small, unrecorded, and without our kernels.
+"""
+
+import argparse
+import gc
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
+from time import perf_counter
+
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from repro import environment
+from repro.bench import setting
+from repro.bench.timing import OURS, Side, nothing, rates
+from repro.training import precision as precisions
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+BATCH = 128
+STEPS = (("alexnet", 128), ("alexnet", 1024), ("18pct", 128))
+# Maps in, places a side, maps out, kernel, stride, padding, groups.
+CONVOLUTIONS = {
+    "alexnet conv1": (3, 227, 96, 11, 4, 0, 1),
+    "alexnet conv2": (96, 27, 256, 5, 1, 2, 2),
+    "alexnet conv3": (256, 13, 384, 3, 1, 1, 1),
+    "alexnet conv4": (384, 13, 384, 3, 1, 1, 2),
+    "alexnet conv5": (384, 13, 256, 3, 1, 1, 2),
+    "18pct conv1": (3, 32, 32, 5, 1, 2, 1),
+    "18pct conv2": (32, 16, 32, 5, 1, 2, 1),
+    "18pct conv3": (32, 8, 64, 5, 1, 2, 1),
+}
+LAYOUTS = {"channels last": torch.channels_last, "torch's own": torch.contiguous_format}
+ROUNDS = 3
+
+
+def dtype_of(precision):
+    """Return what values between layers are."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+@contextmanager
+def chosen(precision: str, *, benchmark: bool = False) -> Iterator[None]:
+    """Have torch compute so, and leave it in strict single precision and with cuDNN's own choice."""
+    precisions.use(precision)
+    torch.backends.cudnn.benchmark = benchmark
+    try:
+        yield
+    finally:
+        precisions.use("fp32")
+        torch.backends.cudnn.benchmark = False
+
+
+class Bench:
+    """Times calls on a device, in turns: milliseconds of each, the median of the rounds."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cuda = device, device.type == "cuda"
+        self.slice_s = 0.05 if self.cuda else 1e-4
+
+    def ms(self, calls):
+        """Return them by name; ``calls`` are name -> call."""
+        wait = partial(torch.cuda.synchronize, self.device) if self.cuda else nothing
+        sides = [Side(name, call, 1) for name, call in calls.items()]
+        found = rates(sides, ROUNDS, clock=perf_counter, wait=wait, slice_s=self.slice_s)
+        names = [OURS, *list(calls)[1:]]
+        return {name: 1e3 / statistics.median(found[own]) for name, own in zip(calls, names, strict=True)}
+
+
+def row(*cells):
+    """Print a row of a Markdown table."""
+    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
+
+
+def head(*cells):
+    """Print the head of a Markdown table, under an empty line."""
+    print()
+    row(*cells)
+    row("---", *["--:"] * (len(cells) - 1))
+
+
+def ceilings(bench, side, count):
+    """Print products of square matrices of ``side``, and a copy of ``count`` floats."""
+    head("ceiling", "ms", "TFLOP/s or TB/s")
+    for precision in PRECISIONS:
+        with chosen(precision):
+            a, b = (torch.randn(side, side, device=bench.device, dtype=dtype_of(precision)) for _ in "ab")
+            ms = bench.ms({"product": setting.replayed(bench.device, lambda a=a, b=b: a @ b)})["product"]
+            row(f"product of {side} x {side}, {precision}", f"{ms:.3f}", f"{2e-9 * side**3 / ms:.1f}")
+    source, target = (torch.zeros(count, device=bench.device) for _ in "ab")
+    ms = bench.ms({"copy": setting.replayed(bench.device, lambda: target.copy_(source))})["copy"]
+    row(f"copy of {4 * count >> 20} MiB, read and written", f"{ms:.3f}", f"{8e-9 * count / ms:.2f}")
+
+
+def convolution(bench, shape, batch, precision, layout):
+    """Return a convolution forward and back, without a bias, as a recording, and its operations."""
+    maps, places, filters, kernel, stride, padding, groups = shape
+    first = maps == 3  # no gradient of the pixels
+    make = {"device": bench.device, "dtype": dtype_of(precision)}
+    x = torch.randn(batch, maps, places, places, **make).to(memory_format=layout).requires_grad_(not first)
+    w = torch.randn(filters, maps // groups, kernel, kernel, **make).to(memory_format=layout).requires_grad_()
+    gradient = torch.randn_like(F.conv2d(x, w, None, stride, padding, 1, groups))
+
+    def call():
+        y = F.conv2d(x, w, None, stride, padding, 1, groups)
+        torch.autograd.grad(y, [w] if first else [x, w], gradient)
+
+    return setting.replayed(bench.device, call), 2 * gradient.numel() * w[0].numel() * (2 if first else 3)
+
+
+def convolutions(bench, batch):
+    """Print each convolution forward and back: which layout and which way of choosing an algorithm is the fastest."""
+    ways = [(name, layout, benchmark) for benchmark in (False, True) for name, layout in LAYOUTS.items()]
+    told = [f"{name}{', benchmark' * benchmark}" for name, _, benchmark in ways]
+    head(f"convolution, batch {batch}: ms (TFLOP/s)", *told)
+    for precision in PRECISIONS:
+        for name, shape in CONVOLUTIONS.items():
+            calls, failed, flop = {}, {}, 0
+            for way, (_, layout, benchmark) in zip(told, ways, strict=True):
+                with chosen(precision, benchmark=benchmark):
+                    try:
+                        calls[way], flop = convolution(bench, shape, batch, precision, layout)
+                    except RuntimeError as error:
+                        failed[way] = f"failed: {str(error).splitlines()[0][:60]}"
+            with chosen(precision):  # a recording keeps what it chose
+                ms = bench.ms(calls)
+            cells = {way: f"{took:.3f} ({1e-9 * flop / took:.0f})" for way, took in ms.items()} | failed
+            row(f"{name}, {precision}", *(cells[way] for way in told))
+
+
+def kernels(bench):
+    """Print our kernels on conv1's maps: how fast they move the bytes that they must, beside a call unrecorded."""
+    from repro.models import kernels as own
+
+    head("kernel, conv1's maps", "ms", "TB/s", "unrecorded, ms")
+    for dtype in own.DTYPES:
+        for batch in (BATCH, 4 * BATCH):
+            x = torch.randn(batch, 96, 55, 55, device=bench.device, dtype=dtype)
+            x = x.to(memory_format=torch.channels_last)
+            gradient = torch.randn_like(x)
+            maxima, won = own.pool(x, 3, 2)
+            small = torch.randn_like(maxima)
+            large, pooled = x.numel() * dtype.itemsize, maxima.numel() * (dtype.itemsize + 1)
+            each = {
+                "norm": (lambda x=x: own.norm(x, 2, 5, 1e-4, 2.0), 2 * large),
+                "norm's gradient": (lambda x=x, g=gradient: own.norm_gradient(x, g, 2, 5, 1e-4, 2.0), 3 * large),
+                "pool": (lambda x=x: own.pool(x, 3, 2), large + pooled),
+                "pool's gradient": (lambda g=small, w=won: own.pool_gradient(g, w, 55, 55, 3, 2), large + pooled),
+            }
+            for name, (call, moved) in each.items():
+                ms = bench.ms({"recorded": setting.replayed(bench.device, call), "not": call})
+                told = f"{name}, {str(dtype).removeprefix('torch.')}, batch {batch}"
+                row(told, f"{ms['recorded']:.3f}", f"{1e-9 * moved / ms['recorded']:.2f}", f"{ms['not']:.3f}")
+
+
+def steps(bench, nets):
+    """Print whole steps, as a trial takes them, with cuDNN's own choice of algorithms and by trying them."""
+    head("step", "ms", "images/s", "by trying, ms", "images/s")
+    for net, batch in nets:
+        for precision in PRECISIONS:
+            cells = []
+            for benchmark in (False, True):
+                ms = step_ms(bench, net, batch, precision, benchmark=benchmark)
+                cells += [f"{ms:.3f}", f"{1e3 * batch / ms:,.0f}"]
+            row(f"{net}, batch {batch}, {precision}", *cells)
+
+
+def step_ms(bench, net, batch, precision, *, benchmark):
+    """Return the milliseconds of a step."""
+    gc.collect()  # the memory of the step before this one
+    with chosen(precision, benchmark=benchmark):
+        side = step(bench, net, batch, precision)
+        return bench.ms({"steps": side.call})["steps"] * batch / side.units
+
+
+def step(bench, net, batch, precision):
+    """Return the package's loop as a side."""
+    s = setting.Settings(net, batch, bench.device, precision=precision)
+    model = setting.ours(s, setting.model_of(s))
+    return setting.trainer(s, model, repeat(setting.batch_of(s)), lambda x: x)
+
+
+def busiest(bench, nets):
+    """Print the kernels that take most of a step's time."""
+    for net, batch in nets:
+        for precision in PRECISIONS:
+            gc.collect()
+            found = {name: (us, calls) for name, us, calls in profiled(bench, net, batch, precision)}
+            total = sum(us for us, _ in found.values())
+            what = f"{net}, batch {batch}, {precision}: kernels, {1e-3 * total:.3f} ms a step"
+            head(what, "ms a step", "share", "calls a step")
+            for name, (us, calls) in sorted(found.items(), key=lambda item: -item[1][0])[:20]:
+                row(f"`{name[:100]}`", f"{1e-3 * us:.3f}", f"{us / total:.1%}", f"{calls:g}")
+
+
+def profiled(bench, net, batch, precision):
+    """Return name, microseconds and calls of each kernel (on a CPU: operation) of a step."""
+    with chosen(precision):
+        side = step(bench, net, batch, precision)
+        side.call()
+        with profile(activities=[ProfilerActivity.CUDA if bench.cuda else ProfilerActivity.CPU]) as seen:
+            side.call()
+            if bench.cuda:
+                torch.cuda.synchronize(bench.device)
+    count = side.units / batch
+    return [
+        (e.key, (e.self_device_time_total if bench.cuda else e.self_cpu_time_total) / count, e.count / count)
+        for e in seen.key_averages()
+    ]
+
+
+def main():
+    """Read the command line, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="cuda (default), or cpu to see that it runs")
+    device = torch.device(parser.parse_args().device)
+    e, bench = environment.describe(device), Bench(device)
+    print(
+        f"{e['device'] if bench.cuda else e['cpu']}, Python {e['python']}, torch {e['torch']}, cuDNN {e['cudnn']}, "
+        f"commit {str(e['commit'])[:10]}{' with changes' if e['dirty'] else ''}; n = {ROUNDS} rounds, medians; "
+        f"`python tests/benchmarks/gpu_limits.py --device {device}`"
+    )
+    ceilings(bench, *((8192, 1 << 30) if bench.cuda else (64, 1 << 18)))
+    convolutions(bench, BATCH if bench.cuda else 1)
+    if bench.cuda:
+        kernels(bench)
+    nets = STEPS if bench.cuda else (("alexnet-32", 4),)
+    steps(bench, nets)
+    busiest(bench, nets)
+
+
+if __name__ == "__main__":
+    main()
