@@ -61,7 +61,7 @@ def _torch() -> Iterator[Finding]:
 def _dali() -> Iterator[Finding]:
     found = [name for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120") if _version(name)]
     if not found:
-        yield "DALI is not installed: claims on image folders need the extra 'dali' (Linux)", None
+        yield "DALI is not installed: `--loader dali`, and claims about loading, need the extra 'dali' (Linux)", None
         return
     try:
         importlib.import_module("nvidia.dali")

@@ -17,6 +17,7 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     if not trials and not problems:
         raise StoreError(f"{source}: no records here; pass --store DIR")
     plans = store.load_looks(source)  # first: evidence without its plans is none
+    expected = {claim: bands.load(source, claim) for claim in bands.claims(source)}
     copied, left_out = 0, list(problems)
     for trial in trials:
         if reason := unfit(trial):
@@ -33,8 +34,8 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     for (claim, condition), looks in plans.items():
         for seeds in looks:  # added to those published before: no look is forgotten
             store.add_look(target, claim, condition, seeds)
-    for claim in bands.claims(source):
-        bands.add(target, claim, bands.load(source, claim))
+    for claim, noted in expected.items():
+        bands.add(target, claim, noted)
     return copied, left_out
 
 

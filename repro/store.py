@@ -20,6 +20,8 @@ import io
 import json
 import logging
 import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +34,20 @@ from repro.files import StoreError, write_atomically
 from repro.frozen import Frozen, faults_in
 
 __all__ = [
-    "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Trial", "TrialSpec", "add_look",
-    "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans", "locked", "place", "places",
-    "plan_files", "raw", "recall", "record", "save", "save_curve", "without_collections", "write_atomically",
+    "NO_DATA", "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Stored", "Trial",
+    "TrialSpec", "Unusable", "add_look", "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans",
+    "locked", "own", "place", "places", "plan_files", "raw", "recall", "record", "save", "save_curve", "stored",
+    "unusable", "without_collections", "write_atomically",
 ]  # fmt: skip
 
 SCHEMA = 1
+NO_DATA = "none"
+"""The data digest of trials that need no data."""
 Status = Literal["running", "completed", "censored", "diverged", "failed"]
+
+
+class Unusable(StoreError):
+    """One file of a store cannot be used; what does not rest on it can."""
 
 
 class TrialSpec(Frozen):
@@ -118,26 +127,38 @@ def folder(root: Path, identity: str) -> Path:
 
 def save(root: Path, trial: Trial) -> None:
     """Write the trial's record in its folder, replacing an older one. Raises StoreError."""
-    place = _own(root, "trials", trial.identity)
+    place = own(root, "trials", trial.identity)
     write_atomically(place / "record.json", files.sealed(trial.model_dump_json(indent=1, by_alias=True)))
     files.sync_folder(place)
 
 
-def _own(root: Path, *parts: str) -> Path:
-    """Return a path inside the store. Raises StoreError where a link would lead out of it."""
-    path = root
-    for part in parts:
+def own(root: Path, kind: str, *parts: str) -> Path:
+    """Return a path in a folder of the store: trials, plans, bands. Raises StoreError for a link, and for no folder."""
+    path = root / kind
+    for part in ("", *parts):
         path = path / part
         if path.is_symlink():
-            raise StoreError(f"{path} is a link, and what is written there would leave the store; remove it")
+            told = f"{path} is a link, and links inside a store are not followed; put what it names there"
+            raise Unusable(told) if part else StoreError(told)
+        if not part and path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is no folder, and a store has one there; set it aside")
     return path
+
+
+def unusable(path: Path, what: str, error: Exception, model: Any, known: str) -> Unusable:
+    """Return what to tell of a file that is no ``what``: why, and what to do; ``known`` is what only it knows."""
+    if isinstance(error, PermissionError):
+        return Unusable(f"{path}: {what} that may not be read; allow it: {shlex.join(['chmod', 'u+r', str(path)])}")
+    told = faults_in(error, model)[0] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
+    aside = shlex.join(["mv", "-n", str(path), f"{path}.bad"])
+    return Unusable(f"{path}: not a usable {what} ({told}); put a copy back, or go on without {known}: {aside}")
 
 
 def save_curve(root: Path, identity: str, rows: Iterable[Mapping[str, float]]) -> None:
     """Write the raw curve, one row a check, every row with the same keys. Raises StoreError."""
     rows = list(rows)
     lines = [",".join(rows[0]), *(",".join(f"{value:.9g}" for value in row.values()) for row in rows)] if rows else []
-    write_atomically(_own(root, "trials", identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
+    write_atomically(own(root, "trials", identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
 
 
 def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
@@ -154,22 +175,36 @@ def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
         raise StoreError(f"cannot read {path}: {error}; remove the trial's folder to run it again") from error
 
 
-def load(root: Path) -> tuple[list[Trial], list[str]]:
-    """Return the trials under ``root``, by identity, and one line for each record that cannot be used.
+class Stored(NamedTuple):
+    """The records of a store: those that count, by identity, and what is told of the others."""
 
-    A record counts only in the folder that its own content names: a copied or edited one is reported.
-    """
-    trials: list[Trial] = []
-    problems: list[str] = []
+    trials: list[Trial]
+    refused: dict[str, str]
+    """A line for each record that cannot be used, by its folder's name: the identity of the trial it was of."""
+    named: set[str]
+    """What can be read in those as a data digest."""
+
+
+def stored(root: Path) -> Stored:
+    """Return the records under ``root``; one that its own content says to be of another folder is refused."""
+    found = Stored([], {}, set())
     with without_collections():
         for at in places(root):
             try:
-                trials.append(record(at))
+                found.trials.append(record(at))
             except FileNotFoundError:
                 continue  # a folder without a record: nothing was begun there
             except StoreError as error:
-                problems.append(f"{at.path}: {error}")
-    return trials, problems
+                found.refused[at.name] = f"{at.path}: {error}"
+                with contextlib.suppress(OSError, ValueError, StoreError):
+                    found.named.update(name.decode() for name in re.findall(rb'"data_digest": ?"([^"]+)"', raw(at)))
+    return found
+
+
+def load(root: Path) -> tuple[list[Trial], list[str]]:
+    """Return the trials under ``root``, by identity, and one line for each record that cannot be used."""
+    found = stored(root)
+    return found.trials, list(found.refused.values())
 
 
 class Place(NamedTuple):
@@ -184,7 +219,7 @@ class Place(NamedTuple):
 
 def places(root: Path) -> list[Place]:
     """Return where a record may lie in each trial's folder, by name."""
-    base = root / "trials"
+    base = own(root, "trials")
     try:
         with os.scandir(base) as found:
             return sorted(Place(one.name, f"{base}/{one.name}/record.json", one.is_symlink()) for one in found)
@@ -255,9 +290,9 @@ def raw(at: Place) -> bytes:
 
 
 def _refuse_other(schema: Any, what: str) -> None:
-    """Raise StoreError for another schema than this version's: it is not damage, and nobody should remove it."""
+    """Raise Unusable for another schema than this version's: it is not damage, and nobody should remove it."""
     if schema != SCHEMA:
-        raise StoreError(f"{what} {schema!r}, this version reads {SCHEMA}")
+        raise Unusable(f"{what} {schema!r}, this version reads {SCHEMA}")
 
 
 def _schema(content: bytes) -> Any:
@@ -279,7 +314,7 @@ class Looks(Frozen):
 
 def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
     """Note that a run asked for ``seeds``; running a part of what was planned before is not a new look."""
-    path = _own(root, "plans", f"{claim}.{condition}.json")
+    path = own(root, "plans", f"{claim}.{condition}.json")
     with files.held(path.parent / ".lock", wait=True):  # or of two runs that start at once, one forgets the other's
         old = _looks(path).looks if path.exists() else ()
         if any(set(seeds) <= set(look) for look in old):
@@ -317,20 +352,19 @@ def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]
 
 
 def plan_files(root: Path) -> list[Path]:
-    """Return the files that note what runs asked for, by name."""
-    return sorted((root / "plans").glob("*.json"))
+    """Return the files that note what runs asked for, by name. Raises StoreError where their folder is none."""
+    return sorted(own(root, "plans").glob("*.json"))
 
 
 def _looks(path: Path) -> Looks:
-    """Return the plan at ``path``. Raises StoreError where it is not one, or another's."""
+    """Return the plan at ``path``. Raises Unusable where it is not one, or another's."""
     try:
         looks = Looks.model_validate_json(files.unsealed(files.read(path)))
+        if looks.schema_ == SCHEMA and path.stem != f"{looks.claim}.{looks.condition}":
+            raise ValueError(f"its content is the plan of {looks.claim}.{looks.condition}")
     except (OSError, ValueError) as error:
-        told = faults_in(error, Looks)[0] if isinstance(error, ValidationError) else error
-        raise StoreError(f"{path}: not a usable plan ({told}); remove or restore it") from error
+        raise unusable(path, "plan", error, Looks, "the looks that it counts") from error
     _refuse_other(looks.schema_, f"{path}: plan schema")
-    if path.stem != f"{looks.claim}.{looks.condition}":
-        raise StoreError(f"{path}: its content is the plan of {looks.claim}.{looks.condition}; remove or restore it")
     return looks
 
 
@@ -357,7 +391,7 @@ def locked(root: Path, identity: str) -> Iterator[bool]:
 
     The lock is the kernel's, so one left by a dead process frees itself; what that process left half-written goes.
     """
-    place = _own(root, "trials", identity)
+    place = own(root, "trials", identity)
     with files.held(place / "lock") as ours:
         if ours:
             files.sweep(place)

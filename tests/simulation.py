@@ -23,7 +23,7 @@ from typing import Any
 from repro import store
 from repro.experiments import Planned, final_error
 from repro.planning.forecast import makespan
-from repro.running.work import Gone, Outcome, Part, Result, Silent, Work, drive
+from repro.running.work import Gone, Outcome, Part, Reader, Result, Silent, Work, drive
 from repro.store import Trial
 
 MEAN_S, SIGMA = 7200.0, 0.5
@@ -116,7 +116,10 @@ def simulate(
     seeds = range(trials // len(ARMS))
     parts = [Part("final-error", condition, tuple(seeds[i::conditions]), DIGEST) for i in range(conditions)]
     pool = GPUs(root, gpus, hours_to_death * 3600, random.Random(seed))
-    works, result = [Work(some, root) for some in ([[part] for part in parts] if in_turn else [parts])], Result()
+    works, result = (
+        [Work(some, Reader(root)) for some in ([[part] for part in parts] if in_turn else [parts])],
+        Result(),
+    )
     begun = time.process_time()
     for work in works:
         drive(work, pool, Silent(), result)

@@ -116,7 +116,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, str]:
 
 def outcome_of(claim: spec.Claim, root: Path) -> str:
     """The verdict of a claim from what lies in a store."""
-    found = judge.records(store.load(root)[0])
+    found = judge.records(*store.stored(root))
     return summary.outcomes({claim.id: claim}, found, store.load_plans(root))[claim.id]
 
 

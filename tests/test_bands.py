@@ -60,7 +60,7 @@ def test_a_store_from_before_there_were_bands_says_nothing(tmp_path):
 def test_a_record_of_bands_that_cannot_be_used_is_one_clear_line(tmp_path, content):
     (tmp_path / "bands").mkdir()
     (tmp_path / "bands" / "parameters.json").write_text(content)
-    with pytest.raises(StoreError, match="remove or restore it"):
+    with pytest.raises(StoreError, match="put a copy back"):
         bands.changed(tmp_path, CLAIM)
 
 

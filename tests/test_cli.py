@@ -63,6 +63,10 @@ def repro(tmp_path, monkeypatch):
         (["report", "--html", ""], "cannot write"),
         (["report", "--html", "file/x.html"], "no such folder to write the page into"),
         (["publish", "--store", "nowhere"], "no such folder"),
+        (["run", "claim", "parameters", "--store", ""], "it is empty; name a folder"),
+        (["run", "claim", "parameters", "--data", ""], "it is empty; name a folder"),
+        (["report", "--store", ""], "it is empty; name a folder"),
+        (["publish", "--to", ""], "it is empty; name a folder"),
     ],
 )
 def test_wrong_use_is_one_clear_line(repro, tmp_path, args, said):
@@ -209,6 +213,23 @@ def test_light_commands_import_no_torch(tmp_path, args):
     assert _weight(args, tmp_path) == "LIGHT"
 
 
+def test_the_commands_on_data_sets_import_no_torch(tmp_path):
+    """Cutting, checking and averaging pictures is done without it, here and in each process beside."""
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "val"):
+        (tmp_path / "source" / split / "n01").mkdir(parents=True)
+        image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "source" / split / "n01" / "a.JPEG")
+    for args in (
+        ["--help"],
+        ["prepare", "source", "out", "--side", "16", "--jobs", "1"],
+        ["verify", "out"],
+        ["stats", "out"],
+    ):
+        assert _weight(["data", *args], tmp_path) == "LIGHT", args
+    script = "import repro.data, repro.data.prepare, sys; sys.exit('torch' in sys.modules)"  # as a worker does
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_the_probe_sees_a_heavy_import(tmp_path):
     """The test above can fail: a module called torch, once imported, is seen."""
     (tmp_path / "torch.py").touch()
@@ -315,7 +336,7 @@ def test_a_stopped_run_keeps_its_state(tmp_path, number):
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert errors.splitlines() == [
-        "repro: interrupted; every trial saved its state, and the same command goes on from there"
+        "repro: interrupted; every training saved its state, and the same command goes on from there"
     ]
     assert list(tmp_path.glob("runs/trials/*/checkpoint.pt"))
     (trial,) = store.load(tmp_path / "runs")[0]

@@ -100,7 +100,7 @@ def test_an_edit_that_the_times_hide_is_seen_where_it_counts(claims: Path, runs:
     known[path.parent.name][0] = index.marks(runs)[store.place(runs, path.parent.name)]  # as if nothing had happened
     kept.write_bytes(files.sealed(json.dumps(known)))
     found = listing.rows(claims, runs)
-    assert found.rows[0].outcome == "NOT_TESTED"
+    assert found.rows[0].outcome == "ERROR"
     assert "its sum is not that of its content" in found.problems[0]
 
 
@@ -128,7 +128,7 @@ def test_damage_is_told_as_a_report_tells_it(claims: Path, runs: Path, kind: str
     found = listing.rows(claims, runs)
     report = summary.summarise({CLAIM.id: CLAIM}, runs)
     assert found.problems == report["problems"] != []
-    assert found.rows[0].outcome == report["claims"][0]["outcome"] == "NOT_TESTED"
+    assert found.rows[0].outcome == report["claims"][0]["outcome"] == "ERROR"
     assert listing.rows(claims, runs) == found
 
 
@@ -186,14 +186,14 @@ def test_a_stamp_changes_with_any_record(tmp_path: Path) -> None:
 def test_a_young_record_is_marked_by_its_content(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its times may not tell a change yet, two contents have two marks; where they do, times alone count."""
     path = path_of(runs, TRIAL)
-    before = path.stat()
+    before, real = path.stat(), os.stat
     found = []
     for settled in (3600.0, -3600.0):
         monkeypatch.setattr(files, "SETTLED_S", settled)
         for old, new in ((b"7.5", b"7.6"), (b"7.6", b"7.5")):
             path.write_bytes(path.read_bytes().replace(old, new))
             with monkeypatch.context() as patch:
-                patch.setattr(os, "stat", lambda *_, **__: before)
+                patch.setattr(os, "stat", lambda at, **how: before if path == Path(at) else real(at, **how))
                 found.append(index.marks(runs)[store.place(runs, path.parent.name)])
     assert found[0] != found[1]
     assert found[2] == found[3] == found[0].rpartition(" ")[0]

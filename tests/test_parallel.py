@@ -539,7 +539,7 @@ def test_torchrun_killed_stopped_and_started_again(tmp_path: Path) -> None:
         assert cut.returncode != 0
         assert words in cut.stderr
         assert {trial.status for trial in store.load(tmp_path / "parts")[0]} == {"running"}
-    assert cut.stderr.count("repro: interrupted; every trial saved its state") == 1
+    assert cut.stderr.count("repro: interrupted; every training saved its state") == 1
     rest = torchrun("-m", "repro", *SMOKE, str(tmp_path / "parts"))
     assert rest.returncode == 0, rest.stderr
     found = {

@@ -68,7 +68,7 @@ def test_a_plan_that_cannot_be_used_is_told_and_the_rest_is_judged(filled: Path,
     found = summary.summarise({claim.id: claim}, filled)
     (line,) = found["problems"]
     assert line.startswith(f"{path}: not a usable plan")
-    assert line.endswith("remove or restore it")
+    assert line.endswith(f"put a copy back, or go on without the looks that it counts: mv -n {path} {path}.bad")
     after = found["claims"][0]
     assert (before["outcome"], after["outcome"]) == ("REPRODUCED", "ERROR")
     assert after["reason"].startswith(f"{line}; so far 6.01 (90% interval")
@@ -78,6 +78,72 @@ def test_a_plan_that_cannot_be_used_is_told_and_the_rest_is_judged(filled: Path,
         result = CliRunner().invoke(cli.main, [*args, "--store", str(filled)])
         assert result.exit_code == (3 if args[0] in ("report", "judge") else 0), args
         assert result.stderr == f"repro: not used: {line}\n", args
+
+
+def records_of(root: Path) -> list[Path]:
+    return sorted(root.glob("trials/*/record.json"))
+
+
+def flipped(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"limit"', b'"limir"'))
+
+
+@pytest.mark.parametrize("kept", [0, 1, -1])
+def test_damaged_records_leave_their_condition_an_error(filled: Path, claim: spec.Claim, kept: int) -> None:
+    """One of many, all but one, or all: the reason says whose record it is, and the exit code is 3; none is a guess."""
+    store.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
+    store.add_look(filled, claim.id, "smoke", (0,))  # asked for, and nothing was recorded
+    found = records_of(filled)
+    for path in found[kept:] if kept >= 0 else found[:1]:
+        flipped(path)
+    conditions = {c["name"]: c for c in summary.summarise({claim.id: claim}, filled)["claims"][0]["conditions"]}
+    assert conditions["cifar10"]["outcome"] == "ERROR"
+    assert re.match(
+        r"the record of (relu|tanh), (tuning|scoring), seed \d+.* cannot be used", conditions["cifar10"]["reason"]
+    )
+    assert conditions["smoke"]["outcome"] == "NOT_TESTED"
+    n = len(found[kept:]) if kept >= 0 else 1
+    assert conditions["smoke"]["reason"].endswith(f"; unusable records of the store may be of it: {n}")
+    assert conditions["cifar10-18pct"]["reason"].startswith("nothing was run under cifar10-18pct (5 seeds")
+    assert conditions["cifar10-18pct"]["reason"].endswith("on cifar10)")
+    for args, code in ((["report"], 3), (["judge", claim.id], 3), (["list"], 0)):
+        result = CliRunner().invoke(cli.main, [*args, "--store", str(filled)])
+        assert result.exit_code == code, args
+        assert "ERROR" in result.stdout
+
+
+def test_a_damaged_record_that_does_not_say_whose_it_is_is_told_where_it_may_belong(
+    filled: Path, claim: spec.Claim
+) -> None:
+    """Nothing of the data can be read, so whose trial it was cannot be told: not tested, and that is said."""
+    store.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
+    for path in records_of(filled):
+        path.write_bytes(bytes(300))
+    found = summary.summarise({claim.id: claim}, filled)["claims"][0]
+    assert found["outcome"] == "NOT_TESTED"
+    assert f"unusable records of the store may be of it: {len(records_of(filled))}" in found["reason"]
+
+
+def test_the_damaged_record_of_an_arm_that_another_claim_ran_is_no_error(filled: Path, claim: spec.Claim) -> None:
+    """Of a condition that nobody asked for a trial may be there for another claim: whole or damaged, it was not run."""
+    conditions = {
+        "cifar10": claim.conditions["cifar10"].model_copy(
+            update={
+                "arms": {
+                    name: p if name == "relu" else p.model_copy(update={"batch": 64})
+                    for name, p in claim.conditions["cifar10"].arms.items()
+                }
+            }
+        )
+    }
+    other = claim.model_copy(update={"conditions": conditions})
+    for damage in (lambda _path: None, flipped):
+        for path in records_of(filled):
+            damage(path)
+        found = summary.summarise({claim.id: other}, filled)["claims"][0]
+        assert found["outcome"] == "NOT_TESTED"
+        assert found["reason"] == "nobody asked for it: only relu was run, for another claim"
 
 
 def test_bands_that_cannot_be_used_are_told_and_change_no_verdict(filled: Path, claim: spec.Claim) -> None:

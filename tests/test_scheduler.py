@@ -10,7 +10,7 @@ import simulation
 from repro import experiments, store
 from repro.experiments import Planned
 from repro.running import work
-from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Result, Silent, Work, drive
+from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Reader, Result, Silent, Work, drive
 from repro.store import Trial
 
 
@@ -23,13 +23,15 @@ def test_a_thousand_trials_on_gpus_that_die_end_once_each(tmp_path: Path, seed: 
     assert told["hours"] >= told["hours_planned"] > 0
 
 
-def test_the_store_is_read_twice_however_many_trials_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[Path] = []
-    real = store.load
-    monkeypatch.setattr(work, "load", lambda root: reads.append(root) or real(root))
+def test_the_store_is_looked_at_twice_however_many_trials_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Reader] = []
+    real = Reader.trials
+    monkeypatch.setattr(Reader, "trials", lambda reader: looks.append(reader) or real(reader))
     for trials in (20, 60):
         simulation.simulate(tmp_path / str(trials), trials, 4, 1e9, 1)
-    assert len(reads) == 4
+    assert len(looks) == 4
 
 
 def test_conditions_at_once_leave_no_gpu_idle_at_their_tails(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def driven(root: Path, *outcomes: Any) -> tuple[Scripted, Result]:
     """Run the two trials of a condition, one of each arm, as the script says, which must be used up."""
     pool, result = Scripted(root, *outcomes), Result()
     condition: Any = type("C", (), {"arms": simulation.ARMS})
-    drive(Work([Part("final-error", condition, (0,), simulation.DIGEST)], root), pool, Silent(), result)
+    drive(Work([Part("final-error", condition, (0,), simulation.DIGEST)], Reader(root)), pool, Silent(), result)
     assert pool.outcomes == []
     return pool, result
 
@@ -146,7 +148,7 @@ def part(name: str, *arms: str, experiment: str = "final-error") -> Part:
 
 def test_conditions_are_begun_in_order_and_a_trial_of_several_runs_once(tmp_path: Path) -> None:
     pool, result = Wide(tmp_path), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
     assert pool.given == ["a: one", "b: other"]
     assert len(result.finished) == 2
 
@@ -154,7 +156,7 @@ def test_conditions_are_begun_in_order_and_a_trial_of_several_runs_once(tmp_path
 def test_a_trial_that_ended_meanwhile_is_not_begun_for_another_condition(tmp_path: Path) -> None:
     """With one worker the second condition comes to it when it has ended, and was listed before."""
     pool, result = Scripted(tmp_path, "completed", "completed"), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
     assert pool.given == ["a: one", "b: other"]
 
 
@@ -171,7 +173,7 @@ def test_a_search_asks_on_while_another_condition_runs(tmp_path: Path, monkeypat
     monkeypatch.setitem(simulation.ARMS, "third", third)
     parts = [part("a: ", "one", "other", experiment="search"), part("b: ", "third")]
     pool, result = Wide(tmp_path), Result()
-    drive(Work(parts, tmp_path), pool, Silent(), result)
+    drive(Work(parts, Reader(tmp_path)), pool, Silent(), result)
     assert pool.given == ["a: one", "b: third", "a: other"]
     assert pool.beside == [0, 1, 1]
     assert len(result.finished) == 3
@@ -179,6 +181,6 @@ def test_a_search_asks_on_while_another_condition_runs(tmp_path: Path, monkeypat
 
 def test_a_failure_names_its_condition(tmp_path: Path) -> None:
     pool, result = Scripted(tmp_path, "no memory", "completed"), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], tmp_path), pool, Silent(), result)
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
     assert result.failed == ["a: one, scoring, seed 0: no memory"]
     assert pool.given == ["a: one", "b: other"]

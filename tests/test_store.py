@@ -162,7 +162,7 @@ def test_a_damaged_plan_is_refused(tmp_path, content):
     """Looks decide how strict a verdict is, so a torn or foreign plan is none, and is told by its name."""
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "a.b.json").write_text(content)
-    with pytest.raises(StoreError, match=r"plans/a\.b\.json: .*remove or restore it"):
+    with pytest.raises(StoreError, match=r"plans/a\.b\.json: .*put a copy back"):
         store.load_looks(tmp_path)
     plans = store.load_plans(tmp_path)
     assert (plans.looks, list(plans.unusable)) == ({}, [("a", "b")])

@@ -17,6 +17,16 @@ claims_option = click.option(
 )
 
 
+class Folder(click.Path):
+    """A folder that is named: an empty word, say of a variable that is not set, would be the one we are in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises BadParameter for an empty one."""
+        if value == "":
+            self.fail("it is empty; name a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
     """Return a store that is to be read; one that was named has to be there, or a typo would read as nothing tested."""
     named = ctx.get_parameter_source(param.name or "") != click.core.ParameterSource.DEFAULT
@@ -26,13 +36,13 @@ def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
 
 
 _STORE: dict[str, Any] = {
-    "type": click.Path(path_type=Path, file_okay=False), "default": Path("runs"), "show_default": True,
+    "type": Folder(path_type=Path, file_okay=False), "default": Path("runs"), "show_default": True,
     "help": "Folder of the trial records.",
 }  # fmt: skip
 read_store_option = click.option("--store", callback=_there, **_STORE)
 store_option = click.option("--store", **_STORE)
 data_option = click.option(
-    "--data", type=click.Path(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
+    "--data", type=Folder(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli.group import Usage
-from repro.cli.options import claims_option, read_store_option, registry_folder
+from repro.cli.options import Folder, claims_option, read_store_option, registry_folder
 from repro.problem import DONE, NOT_DONE, NOTHING, REFUTED
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _show(found: dict[str, Any], changed: "list[Turn] | None") -> None:
 
 
 @click.command()
-@click.option("--to", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Where to.")
+@click.option("--to", type=Folder(path_type=Path), default=Path("reports"), show_default=True, help="Where to.")
 @claims_option
 @read_store_option
 @click.pass_context

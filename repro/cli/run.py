@@ -50,7 +50,7 @@ def run_options(command: Any) -> Any:
         click.option("--micro-batch", type=click.IntRange(min=1), metavar="N",
                      help="Of a batch, at most N images go through the network at a time; default: all of it."),
         click.option("--jobs", type=click.IntRange(min=1),
-                     help="Trials side by side; default: 1, on a cluster as many as there is room for."),
+                     help="Trials side by side, but timings alone; default: 1, on a cluster what has room."),
         click.option("--on", metavar="ray[://ADDRESS]", callback=cluster_named,
                      help="Run trials on a Ray cluster: ray://HOST:PORT, ray://auto, or ray for this machine as one."),
         click.option("--deterministic", is_flag=True,

@@ -1,8 +1,9 @@
 """What can be measured: one module an experiment, with its parameters, its trials and what it observed.
 
 Each module holds ``NAME``, ``NUMERICS``, ``UNITS`` (its metrics, each with its unit), ``VIEWED`` (those that are taken
-of a view of the image), ``EVIDENCE``, ``FACTORS``, a ``Parameters`` type, and the functions ``faults``, ``pending``,
-``planned_epochs`` and ``observe``. How it is measured lies in the module of the same name under ``repro.measure``;
+of a view of the image), ``EVIDENCE``, ``TIMED`` (whether a trial reads its result off a clock, so that nothing else may
+run beside it), ``FACTORS``, a ``Parameters`` type, and the functions ``faults``, ``pending``, ``planned_epochs`` and
+``observe``. How it is measured lies in the module of the same name under ``repro.measure``;
 nothing here imports torch. The folder is the registry: a new module here is a new experiment.
 """
 

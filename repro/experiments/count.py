@@ -16,6 +16,7 @@ from repro.store import Trial, TrialSpec
 NAME = "count"
 NUMERICS = 3
 EVIDENCE = "computed"
+TIMED = False
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVS = LAYERS[:5]
 UNITS = {

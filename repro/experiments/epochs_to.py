@@ -23,6 +23,7 @@ NUMERICS = 1
 UNITS = {"epochs-to": "epochs"}
 VIEWED = ()
 EVIDENCE = "measured"
+TIMED = False
 MEASUREMENT = "epochs-to"
 TRAINED = "epochs-trained"
 SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target

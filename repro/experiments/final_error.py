@@ -31,6 +31,7 @@ WITH_DROPOUT = 2
 they were drawn from torch's generator. All other trials compute what they always did, so their records stay valid."""
 
 EVIDENCE = "measured"
+TIMED = False
 CONVERGED = "epochs-to-converge"
 UNITS = {
     "top1-error": "%",

@@ -11,6 +11,7 @@ WITH_DROPOUT = 3
 """As ``final_error.WITH_DROPOUT``."""
 
 EVIDENCE = "measured"
+TIMED = False
 UNITS = {
     "colours-apart": "fraction of the runs",  # 1 where one tower's conv1 kernels hold the colour, 0 where not
     "neighbour-gain": "points",  # images of the query's class among the 6 nearest, by fc7 minus by pixels

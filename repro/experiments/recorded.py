@@ -13,6 +13,7 @@ from repro.store import Trial, TrialSpec
 NAME = "recorded"
 NUMERICS = 1
 EVIDENCE = "recorded"
+TIMED = False
 UNITS = {name: fact.unit for name, fact in FACTS.items()}
 VIEWED = ()
 FACTORS = ()

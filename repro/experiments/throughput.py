@@ -26,6 +26,7 @@ from repro.store import Trial, TrialSpec
 NAME = "throughput"
 NUMERICS = 1
 EVIDENCE = "measured"
+TIMED = True
 UNITS = {
     "time-per-image": "s",  # of the training step alone, on a batch that lies ready
     "loader-over-step": "ratio",  # images a second of the loader alone over those of the training step alone

@@ -9,11 +9,12 @@ later, the verdict follows the file and a line says what it was.
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from repro.frozen import Frozen, faults_in
+from repro import files
+from repro.frozen import Frozen
 from repro.spec import Claim, Expectation, band_text, name_text, published_text
-from repro.store import SCHEMA, StoreError, write_atomically
+from repro.store import SCHEMA, Unusable, own, unusable, write_atomically
 
 
 class Bands(Frozen):
@@ -57,27 +58,28 @@ def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
 
 
 def claims(root: Path) -> list[str]:
-    """Return the claims that something was written for, by id."""
-    return sorted(path.stem for path in (root / "bands").glob("*.json"))
+    """Return the claims that something was written for, by id. Raises StoreError where their folder is none."""
+    return sorted(path.stem for path in own(root, "bands").glob("*.json"))
 
 
 def load(root: Path, claim: str) -> tuple[dict[str, str], ...]:
     """Return what was written for a claim, oldest first; empty where nothing was. Raises StoreError."""
     path = _path(root, claim)
     try:
-        found = Bands.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+        found = Bands.model_validate_json(files.read(path))
+        if found.schema_ == SCHEMA and found.claim != claim:
+            raise ValueError(f"its content is that of {found.claim}")
+    except (FileNotFoundError, NotADirectoryError):
         return ()
-    except (OSError, ValidationError) as error:
-        told = faults_in(error, Bands)[0] if isinstance(error, ValidationError) else error.strerror
-        raise StoreError(f"{path}: not a usable record of bands ({told}); remove or restore it") from error
-    if found.claim != claim:
-        raise StoreError(f"{path}: its content is that of {found.claim}; remove or restore it")
+    except (OSError, ValueError) as error:
+        raise unusable(path, "record of bands", error, Bands, "what was expected at the first run") from error
+    if found.schema_ != SCHEMA:
+        raise Unusable(f"{path}: bands schema {found.schema_}, this version reads {SCHEMA}")
     return found.versions
 
 
 def _path(root: Path, claim: str) -> Path:
-    return root / "bands" / f"{claim}.json"
+    return own(root, "bands", f"{claim}.json")
 
 
 def changed(root: Path, claim: Claim) -> list[str]:

@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 def compare(registry: Mapping[str, Claim], old: Path, new: Path) -> list[Row]:
     """Return every condition that was run in either store, judged by today's rules in both. Raises StoreError."""
-    loaded = [(judge.records(store.load(root)[0]), store.load_plans(root)) for root in (old, new)]
+    loaded = [(judge.records(*store.stored(root)), store.load_plans(root)) for root in (old, new)]
     rows = []
     for claim in registry.values():
         a, b = (judge.judge_all(claim, found, plans.looks, plans.unusable) for found, plans in loaded)

@@ -1,11 +1,11 @@
 """From trials to a verdict: pure, no files, no clock. The rules are the table in README.md, "Verdicts"."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from repro import experiments
-from repro.experiments import Observation, Observed
+from repro.experiments import Observation, Observed, Planned
 from repro.judging.rules import ALPHA, describe, in_words, known, outcome, trend
 from repro.judging.stats import (
     Estimate,
@@ -19,7 +19,7 @@ from repro.judging.stats import (
     sample,
 )  # fmt: skip
 from repro.spec import Claim, Condition, Expectation, Outcome, expectations
-from repro.store import Trial
+from repro.store import NO_DATA, Trial
 
 SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched
 PRECEDENCE: tuple[Outcome, ...] = (
@@ -58,10 +58,17 @@ class Records(NamedTuple):
     done: Mapping[str, Trial]
     unlike: Mapping[str, Sequence[str]]
     """Of keys that stand for records that differ: their data digests, sorted."""
+    refused: Collection[str] = ()
+    """Identities of trials whose records are there and cannot be used."""
+    digests: Collection[str] = ()
+    """Data digests that those may have been measured on, where there are any."""
 
 
-def records(trials: Sequence[Trial]) -> Records:
-    """Return trials by key; of records that differ the order decides nothing, and no verdict rests on any of them."""
+def records(trials: Sequence[Trial], refused: Collection[str] = (), named: Collection[str] = ()) -> Records:
+    """Return what ``store.stored`` did by key.
+
+    Of records that differ the order decides nothing, and no verdict rests on any of them.
+    """
     done: dict[str, Trial] = {}
     digests: dict[str, set[str]] = {}
     for trial in trials:
@@ -70,7 +77,8 @@ def records(trials: Sequence[Trial]) -> Records:
         if other is not trial and other != trial:
             digests.setdefault(key, {other.data_digest}).add(trial.data_digest)
             done[key] = min(other, trial, key=lambda t: t.model_dump_json())
-    return Records(done, {key: sorted(found) for key, found in digests.items()})
+    on = {NO_DATA, *named, *(trial.data_digest for trial in trials)} if refused else ()
+    return Records(done, {key: sorted(found) for key, found in digests.items()}, refused, on)
 
 
 def judge(
@@ -113,16 +121,19 @@ def _verdict(
     def verdict(outcome: Outcome, reason: str, judged: Sequence[Judged] = ()) -> Verdict:
         return so_far._replace(outcome=outcome, reason=reason, judged=tuple(judged))
 
-    if condition.blocked or not observed.trials:
-        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)))
-    begun = {arm for arms, _, _ in observed.trials for arm in arms.split(", ")}
-    if not (looks or unknown) and observed.missing and not begun >= set(condition.arms):
+    lost = _lost(claim, condition, found, seeds)
+    seen = (*(arms for arms, _, _ in observed.trials), *(planned.arm for planned in lost))
+    begun = {arm for arms in seen for arm in arms.split(", ")}
+    if condition.blocked or not begun:
+        maybe = f"; unusable records of the store may be of it: {len(found.refused)}" if looks and found.refused else ""
+        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)) + maybe)
+    if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
     evidence = experiments.get(claim.experiment).EVIDENCE
     compared = [_compared(e, condition, observed, evidence) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
-    if trouble := unknown or _trouble(observed, found.unlike, looks or [condition.seeds]):
+    if trouble := unknown or _trouble(observed, found.unlike, lost, looks or [condition.seeds]):
         broken = _broken(condition)
         judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
         return verdict(broken, "; ".join([trouble, *(j.reason for j in judged[:1])]), judged)
@@ -162,11 +173,21 @@ def _untested(claim: Claim, condition: Condition, seeds: int) -> str:
     return f"nothing was run under {condition.name}{needs}"
 
 
+def _lost(claim: Claim, condition: Condition, found: Records, seeds: Sequence[int]) -> list[Planned]:
+    """Return the trials that are to be run although a record of each is there: one that cannot be used."""
+    if not found.refused:
+        return []
+    pending = experiments.get(claim.experiment).pending(condition.arms, seeds, found.done)
+    return [planned for planned in pending if any(planned.spec.identity(d) in found.refused for d in found.digests)]
+
+
 def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _trouble(observed: Observed, unlike: Mapping[str, Sequence[str]], looks: Sequence[Sequence[int]]) -> str:
+def _trouble(
+    observed: Observed, unlike: Mapping[str, Sequence[str]], lost: Sequence[Planned], looks: Sequence[Sequence[int]]
+) -> str:
     """Return why no verdict can be given, in one clause; empty where nothing stands against it."""
     for look in looks:
         if again := [seed for seed, n in Counter(look).items() if n > 1]:
@@ -178,6 +199,9 @@ def _trouble(observed: Observed, unlike: Mapping[str, Sequence[str]], looks: Seq
             return f"the same trial, {trial.identity}, was recorded twice, with unlike results"
     if observed.failed:
         return f"a trial failed: {observed.failed[0]}{_more(observed.failed)}"
+    if lost:
+        told = [f"{planned.arm}, {planned.role}, seed {planned.spec.seed}" for planned in lost]
+        return f"the record of {told[0]}{_more(told)} cannot be used"
     if observed.missing:
         return f"not complete, missing {observed.missing[0]}{_more(observed.missing)}"
     digests = Counter(trial.data_digest for _, _, trial in observed.trials)

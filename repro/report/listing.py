@@ -63,6 +63,7 @@ def rows(claims: Path, store: Path) -> List:
 def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]) -> list[Row]:
     """Return the rows by today's rules; what cannot be used adds a line to ``problems``."""
     from repro import store
+    from repro.judging import judge
     from repro.planning import plan
     from repro.registry import load_registry
     from repro.report import index, summary
@@ -70,6 +71,10 @@ def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]
     registry = load_registry(claims)
     plans = store.load_plans(root)
     outcomes = summary.outcomes(registry, index.records(root, keys, problems), plans)
+    if problems:  # of whom a damaged record may be follows from all the others
+        stored = store.stored(root)
+        problems[:] = stored.refused.values()
+        outcomes = summary.outcomes(registry, judge.records(*stored), plans)
     problems += plans.unusable.values()
     return [
         Row(id_, c.source.section, c.experiment, plan.needs(c.conditions[c.headline]), outcomes[id_], c.title)

@@ -42,10 +42,9 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
     ``ahead``: also what the planned seeds of each condition can resolve, which takes a second or two.
     Files of the store that cannot be used are listed in ``problems``: the rest is judged without them.
     """
-    trials, problems = store.load(root)
-    plans = store.load_plans(root)
-    problems += plans.unusable.values()
-    found_once = records(trials)
+    stored, plans = store.stored(root), store.load_plans(root)
+    trials, problems = stored.trials, [*stored.refused.values(), *plans.unusable.values()]
+    found_once = records(*stored)
     claims = []
     for claim in registry.values():
         verdicts = judge_all(claim, found_once, plans.looks, plans.unusable)

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
+from repro import experiments
 from repro.data import DataError
 from repro.experiments import Planned
 from repro.measure import Data, Monitor, Place, Task, together
 from repro.problem import Problem
 from repro.running.attempt import attempt
-from repro.running.work import Observer, Outcome, Part, Pool, Result, Silent, Work, drive
+from repro.running.work import Observer, Outcome, Part, Pool, Reader, Result, Silent, Work, drive
 from repro.running.workers import WAIT_S, Source, WorkerDied, processes, threads
 from repro.spec import Condition
 from repro.store import Trial
@@ -30,9 +31,11 @@ from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
 
 __all__ = [
-    "DataError", "DeviceError", "Interrupted", "Lost", "Observer", "Place", "Result", "Source", "Wanted", "follow",
-    "joined", "pick_device", "prepare", "run", "run_together",
+    "DataError", "DeviceError", "Interrupted", "Lost", "Observer", "Place", "Result", "Source", "Wanted", "alone",
+    "follow", "joined", "pick_device", "prepare", "run", "run_together",
 ]  # fmt: skip
+
+SHARED = "a machine that other trials share tells no times"
 
 _stop = threading.Event()
 
@@ -98,6 +101,16 @@ def prepare(
     return Source(together.load(experiment, parameters, place, team), experiment, parameters, place)
 
 
+def alone(experiment: str, condition: Condition, device: torch.device) -> str:
+    """Return why a condition's trials cannot run side by side on one machine; empty where they can."""
+    if experiments.get(experiment).TIMED:
+        return SHARED
+    precisions = {getattr(arm, "precision", "fp32") for arm in condition.arms.values()}
+    if device.type == "cuda" and len(precisions) > 1:  # TF32 is a switch of the whole process
+        return f"its arms differ in precision ({', '.join(sorted(precisions))}), and threads share one"
+    return ""
+
+
 def run(
     condition: Condition,
     source: Source,
@@ -113,21 +126,24 @@ def run(
     team: Team = ALONE,
     observer: Observer | None = None,
     pool: Callable[..., AbstractContextManager[Pool]] | None = None,
+    reader: Reader | None = None,
 ) -> Result:
     """Run the condition's pending trials to the end and return what was done.
 
+    ``jobs`` trials run side by side, or one at a time in this process where they have to be ``alone``.
     ``deterministic``: on a GPU too, only operations that give the same bits each time; a trial that needs another
     fails with torch's words, which name it. A CPU with a fixed number of threads gives the same bits anyway.
     ``micro_batch``: of a batch so many images go through the network at a time. The other ranks of ``team`` follow.
-    ``eager``: on a GPU, no step is recorded and replayed.
+    ``eager``: on a GPU, no step and no test is recorded and replayed.
     ``pool``, where given, makes the workers, in place of ``jobs``: of the source, what makes a trial's task, the
-    observer, and the event that says to stop.
+    observer, and the event that says to stop. ``reader``: what knows the store's records from before.
 
     A trial that fails is reported in the result and does not stop the others. Raises StoreError at once, and
     Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state, and Lost where ranks are.
     """
     observer = observer or Silent()
-    work = Work([Part(source.experiment, condition, seeds, source.data.digest)], store)
+    work = Work([Part(source.experiment, condition, seeds, source.data.digest)], reader or Reader(store))
+    jobs = 1 if alone(source.experiment, condition, device) else jobs
     result = Result()
 
     def task(planned: Planned) -> Task:
@@ -170,6 +186,7 @@ def run_together(
     micro_batch: int | None = None,
     eager: bool = False,
     observer: Observer | None = None,
+    reader: Reader | None = None,
 ) -> Result:
     """Run what several conditions lack at once, on a cluster: none of its workers idles while one of them ends.
 
@@ -178,7 +195,7 @@ def run_together(
     """
     observer, result = observer or Silent(), Result()
     parts = {Part(w.source.experiment, w.condition, w.seeds, w.source.data.digest, w.name): w.source for w in wanted}
-    work = Work([*parts], store)
+    work = Work([*parts], reader or Reader(store))
 
     def task(planned: Planned) -> Task:
         return Task(planned.spec, planned.role, planned.limit, store, device, loader, micro_batch, ALONE, eager)

@@ -1,12 +1,17 @@
 """One ``repro run``: pick the conditions, run them, judge, and tell."""
 
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from repro import experiments
 from repro.judging import bands
 from repro.planning import plan
 from repro.planning.plan import Choice
@@ -14,8 +19,9 @@ from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
 from repro.report import summary, tables
 from repro.report.console import terminal
 from repro.report.progress import Progress
+from repro.running.work import Reader
 from repro.spec import Claim, Condition
-from repro.store import StoreError, add_look, load
+from repro.store import StoreError, Unusable, add_look
 
 
 def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
@@ -47,21 +53,16 @@ def _run(
     runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, *, named: bool, options: dict[str, Any]
 ) -> int:
     """Do so as the only process, or as rank 0 of several; ``where`` are its ranks, device, data and cluster."""
-    team, device, _, cluster = where
-    root, data, download = options["store"], options["data"], options["download"]
-    console = terminal()
+    _, device, _, cluster = where
+    root, console, reader = options["store"], terminal(), Reader(options["store"])
     failed: list[str] = []
     choices: list[tuple[Claim, Choice, bool]] = []
     together: list[Any] = []
+    begun = False
     try:
         gpus = cluster.gpus if cluster else runner.count_gpus(device)
         for claim, asked in wanted:
-            choice = asked or plan.choose(
-                claim, trials=load(root)[0], device=device.type, gpus=gpus, data=data, download=download,
-                budget_s=options["budget_s"], seeds=options["seeds"],
-            )  # fmt: skip
-            if choice.condition and (lack := plan.lacks(choice.condition, gpus)):
-                choice = Choice(None, f"{choice.condition.name}: {lack}")
+            choice = _lacking(asked or _fitting(claim, reader, device.type, gpus, options), gpus)
             choices.append((claim, choice, named and asked is None))
             if choice.condition is None:
                 continue
@@ -69,34 +70,32 @@ def _run(
             console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
             try:
                 source = _prepared(runner, claim, choice.condition, where, options)
-            except runner.DataError as error:
+                _note(root, claim, choice.condition.name, seeds)
+            except (runner.DataError, Unusable) as error:
                 failed.append(f"{claim.id}: {error}")
                 continue
+            except StoreError as error:
+                if not begun:
+                    raise  # another --store is meant
+                failed.append(f"{claim.id}: {error}; it and {len(wanted) - len(choices)} more were not begun")
+                break
             except runner.together.Unfit as unfit:
                 if named:
                     raise
                 choices[-1] = (claim, Choice(None, f"skipped: {unfit}"), False)
                 continue
-            add_look(root, claim.id, choice.condition.name, seeds)
-            bands.note(root, claim)
+            begun = True
             if cluster:
                 together.append(runner.Wanted(choice.condition, source, seeds, f"{claim.id}: "))
                 continue
-            try:
-                with Progress(console) as observer:
-                    result = runner.run(
-                        choice.condition, source, seeds=seeds, store=root, device=device,
-                        jobs=options["jobs"] or 1, observer=observer, loader=options["loader"],
-                        deterministic=options.get("deterministic", False), micro_batch=options["micro_batch"],
-                        eager=options.get("eager", False), team=team,
-                    )  # fmt: skip
-                failed += [f"{claim.id}: {line}" for line in result.failed]
-            except StoreError as error:
-                failed.append(f"{claim.id}: {error}")
+            told = _run_one(runner, choice.condition, source, seeds, where, (reader, console), options)
+            failed += [f"{claim.id}: {line}" for line in told]
         if together:
-            failed += _run_together(runner, together, (cluster, console), options)
+            failed += _run_together(runner, together, cluster, (reader, console), options)
     except runner.Interrupted:
-        click.echo("repro: interrupted; every trial saved its state, and the same command goes on from there", err=True)
+        click.echo(
+            "repro: interrupted; every training saved its state, and the same command goes on from there", err=True
+        )
         return INTERRUPTED
     for line in failed:
         click.echo(f"repro: failed: {line}", err=True)
@@ -104,35 +103,100 @@ def _run(
     return NOT_DONE if failed else code
 
 
+def _fitting(claim: Claim, reader: Reader, device: str, gpus: int, options: dict[str, Any]) -> Choice:
+    """Return the condition to run unasked, from the records that there are by now."""
+    return plan.choose(
+        claim, trials=reader.trials(), device=device, gpus=gpus, data=options["data"], download=options["download"],
+        budget_s=options["budget_s"], seeds=options["seeds"],
+    )  # fmt: skip
+
+
+def _lacking(choice: Choice, gpus: int) -> Choice:
+    """Return a choice, or none where the condition needs more GPUs than there are."""
+    lack = plan.lacks(choice.condition, gpus) if choice.condition else None
+    return Choice(None, f"{choice.condition.name}: {lack}") if choice.condition and lack else choice
+
+
 def _prepared(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> Any:
     """Return a condition's data. Raises DataError without it, Unfit for trials that cannot be run as asked."""
     team, device, place, cluster = where
-    if cluster and claim.experiment == "throughput":
-        raise runner.together.Unfit("throughput: a machine that other trials share tells no times; run it without --on")
+    if cluster and experiments.get(claim.experiment).TIMED:
+        raise runner.together.Unfit(f"{claim.experiment}: {runner.SHARED}; run it without --on")
     return runner.prepare(
         claim.experiment, condition, place, team=team, micro_batch=options["micro_batch"], device=device
     )
 
 
-def _run_together(runner: Any, wanted: Sequence[Any], where: Any, options: dict[str, Any]) -> list[str]:
-    """Run several conditions at once on a cluster and return a line for each trial that failed."""
-    cluster, console = where
+def _note(root: Path, claim: Claim, condition: str, seeds: tuple[int, ...]) -> None:
+    """Note what is asked for and expected, before it is run. Raises StoreError, and then nothing was noted."""
+    bands.load(root, claim.id)  # a look that is noted costs alpha: first see that the rest can be
+    add_look(root, claim.id, condition, seeds)
+    bands.note(root, claim)
+
+
+def _run_one(
+    runner: Any, condition: Condition, source: Any, seeds: tuple[int, ...], where: Any,
+    known: tuple[Reader, Console], options: dict[str, Any],
+) -> list[str]:  # fmt: skip
+    """Run one condition on this machine and return a line for each trial that failed."""
+    team, device, _, _ = where
+    reader, console = known
+    jobs = options["jobs"] or 1
+    if jobs > 1 and (why := runner.alone(source.experiment, condition, device)):
+        console.print(f"{source.experiment}: {why}; --jobs {jobs} does not apply: one trial runs at a time")
     try:
         with Progress(console) as observer:
-            result = runner.run_together(
-                wanted, cluster.pool, store=options["store"], device=cluster.device, observer=observer,
+            result = runner.run(
+                condition, source, seeds=seeds, store=options["store"], device=device, jobs=jobs, observer=observer,
                 loader=options["loader"], deterministic=options.get("deterministic", False),
-                micro_batch=options["micro_batch"], eager=options.get("eager", False),
+                micro_batch=options["micro_batch"], eager=options.get("eager", False), team=team, reader=reader,
             )  # fmt: skip
     except StoreError as error:
         return [str(error)]
     return list(result.failed)
 
 
+def _run_together(
+    runner: Any, wanted: Sequence[Any], cluster: Any, known: tuple[Reader, Console], options: dict[str, Any]
+) -> list[str]:
+    """Run several conditions at once on a cluster and return a line for each trial that failed."""
+    reader, console = known
+    try:
+        with Progress(console) as observer:
+            result = runner.run_together(
+                wanted, cluster.pool, store=options["store"], device=cluster.device, observer=observer,
+                loader=options["loader"], deterministic=options.get("deterministic", False),
+                micro_batch=options["micro_batch"], eager=options.get("eager", False), reader=reader,
+            )  # fmt: skip
+    except StoreError as error:
+        return [str(error)]
+    return list(result.failed)
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Have Ctrl-C end the process on the spot: what it raises, torch's start swallows, and goes on half made."""
+
+    def leave(_number: int, _frame: Any) -> None:
+        os.write(2, b"repro: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
 def _runner() -> Any:
     """Return the half that needs torch, or say how to get it."""
     try:
-        from repro.running import runner
+        with _leaving_at_once():
+            from repro.running import runner
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
             raise Problem(f"running trials needs {error.name}: install this package with its extra 'run'") from error

@@ -1,0 +1,346 @@
+"""A ``repro run`` of several claims: timings run alone, the store is read once, damage stops the claim it is of."""
+
+import collections
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import made_up
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+
+import torch
+
+from repro import experiments, files, measure, registry, store
+from repro.cli import main
+from repro.judging import bands
+from repro.measure import Monitor, Task
+from repro.running import runner, session, work, workers
+from repro.store import StoreError, Trial, TrialSpec
+
+TWO = ("initial-weights", "parameters")
+
+
+def claims_in(folder: Path, *ids: str) -> Path:
+    """Return a registry of some of the claims of the paper; those of throughput are timed three times in a smoke."""
+    folder.mkdir(exist_ok=True)
+    for id_ in ids:
+        text = (made_up.CLAIMS / f"{id_}.toml").read_text()
+        (folder / f"{id_}.toml").write_text(text.replace("gpus = 0\nseeds = [0]", "gpus = 0\nseeds = [0, 1, 2]"))
+    return folder
+
+
+def repro(*arguments: Any) -> Any:
+    """Run a command; no traceback may come out of it."""
+    found = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="repro")
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exc_info
+    return found
+
+
+def test_what_is_timed_says_so() -> None:
+    """An experiment whose trials are timings runs them alone, and no other does: over every condition there is."""
+    for claim in registry.load_registry(made_up.CLAIMS).values():
+        experiment = experiments.get(claim.experiment)
+        for condition in claim.conditions.values():
+            roles = {planned.role for planned in experiment.pending(condition.arms, condition.seeds, {})}
+            assert ("timing" in roles) == experiment.TIMED, claim.id
+
+
+class Nothing:
+    """Data that is nowhere looked at."""
+
+    digest = "d"
+
+    def to(self, _device: object) -> "Nothing":
+        return self
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_timings_run_alone_whatever_jobs_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    """Of two claims run with ``--jobs 3`` the trainings run side by side, the timings with nothing beside them."""
+    inside, beside = collections.Counter[str](), collections.Counter[str]()
+    two = threading.Barrier(2)
+    lock = threading.Lock()
+
+    def measured(task: Task, _data: object, _monitor: Monitor) -> Trial:
+        name = task.spec.experiment
+        with lock:
+            inside[name] += 1
+        if name == "throughput" or jobs == 1:
+            time.sleep(0.05)  # another would come in by now
+        else:
+            two.wait(60)  # or nobody is beside us
+        with lock:
+            beside[name] = max(beside[name], inside.total())
+            inside[name] -= 1
+        trial = Trial(spec=task.spec, data_digest="d", status="completed")
+        store.save(task.store, trial)
+        return trial
+
+    monkeypatch.setattr(measure, "measure", measured)
+    monkeypatch.setattr(measure, "load", lambda *_: Nothing())
+    monkeypatch.setattr(runner, "processes", workers.threads)  # what is measured here is seen here
+    claims = claims_in(tmp_path / "claims", "free-augmentation", "dropout-overfitting")
+    found = repro(
+        "run", "all", "--scale", "smoke", "--claims", claims, "--store", tmp_path / "runs", "--jobs", jobs,
+        "--device", "cpu",
+    )  # fmt: skip
+    ended = collections.Counter(trial.spec.experiment for trial in store.load(tmp_path / "runs")[0])
+    assert ended["throughput"] == 3, found.output
+    assert ended["final-error"] >= 2
+    assert beside["throughput"] == 1
+    assert beside["final-error"] == (1 if jobs == 1 else 2)
+    told = [line for line in found.stdout.splitlines() if line.startswith("throughput: ")]
+    words = "a machine that other trials share tells no times; --jobs 3 does not apply: one trial runs at a time"
+    assert told == ([] if jobs == 1 else [f"throughput: {words}"])
+
+
+def test_threads_of_a_gpu_compute_in_one_precision() -> None:
+    """TF32 is a switch of the whole process: arms that differ in it are trained one after the other there."""
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    smoke = registry.load_registry(made_up.CLAIMS)["lrn-error"].conditions["smoke"]
+    narrow = {name: arm.model_copy(update={"precision": "tf32"}) for name, arm in list(smoke.arms.items())[:1]}
+    mixed = smoke.model_copy(update={"arms": {**smoke.arms, **narrow}})
+    assert runner.alone("final-error", mixed, gpu).startswith("its arms differ in precision (fp32, tf32)")
+    assert runner.alone("final-error", mixed, cpu) == runner.alone("final-error", smoke, gpu) == ""
+
+
+OTHERS = [TrialSpec(experiment="epochs-to", numerics=1, config={"rate": 0.5}, seed=seed) for seed in range(4)]
+
+
+def test_a_command_reads_each_record_once_however_many_claims_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once to run, and then as every report does: once to judge and once for the digest of the evidence."""
+    claims = claims_in(tmp_path / "claims", *TWO, "conv-parameter-share", "weighted-layers")
+    found = list(registry.load_registry(claims))
+    for spec in OTHERS:
+        store.save(tmp_path / "runs", Trial(spec=spec, data_digest="d", status="completed"))
+    monkeypatch.setattr(work, "SETTLED_S", -3600.0)  # times of files tell every change at once
+    real, reads = files.read, collections.Counter[str]()
+
+    def read(path: Path | str) -> bytes:
+        reads[Path(path).parent.name] += Path(path).name == "record.json"
+        return real(path)
+
+    monkeypatch.setattr(files, "read", read)
+    for command in (["all", "--scale", "static"], ["claim", *found]):
+        reads.clear()
+        ran = repro("run", *command, "--claims", claims, "--store", tmp_path / "runs", "--device", "cpu")
+        assert ran.exit_code == 0, ran.output
+        assert [reads[spec.identity("d")] for spec in OTHERS] == [3] * len(OTHERS)
+
+
+def test_a_reader_sees_what_others_do_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that is added, replaced, damaged, put right or removed; one that is as it was is not read again."""
+    real, opened = work.record, list[str]()
+    monkeypatch.setattr(work, "record", lambda at: opened.append(at.name) or real(at))
+    monkeypatch.setattr(work, "SETTLED_S", -3600.0)
+    reader = work.Reader(tmp_path)
+    assert reader.trials() == []
+    one, other = (Trial(spec=spec, data_digest="d", status="completed") for spec in OTHERS[:2])
+    path = store.folder(tmp_path, one.identity) / "record.json"
+    for change, read in (
+        (lambda: store.save(tmp_path, one), 1),
+        (lambda: store.save(tmp_path, other), 1),
+        (lambda: store.save(tmp_path, one.model_copy(update={"message": "again"})), 1),
+        (lambda: path.write_bytes(b"{"), 1),
+        (lambda: store.save(tmp_path, one), 1),
+        (path.unlink, 0),
+    ):
+        change()
+        for expected in (read, 0):  # and once more while nothing changes
+            opened.clear()
+            assert reader.trials() == store.load(tmp_path)[0]
+            assert len(opened) == expected
+    store.save(tmp_path, one)
+    monkeypatch.setattr(work, "SETTLED_S", 3600.0)  # so young that its times may hide a change
+    reader.trials()
+    opened.clear()
+    reader.trials()
+    assert sorted(opened) == sorted([one.identity, other.identity])
+
+
+def other_claims(path: Path) -> None:
+    text = files.unsealed(path.read_bytes()).decode()
+    path.write_bytes(files.sealed(text.replace('"parameters"', '"weighted-layers"')))
+
+
+def no_file(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-30]), "empty": lambda path: path.write_bytes(b""),
+    "another claim's": other_claims, "a folder": no_file, "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Path:
+    """A registry of two claims that are computed, both run in the store ``runs``."""
+    claims = claims_in(tmp_path / "claims", *TWO)
+    assert again(tmp_path).exit_code == 0
+    return claims
+
+
+def again(tmp_path: Path) -> Any:
+    """Run both claims."""
+    return repro("run", "all", "--claims", tmp_path / "claims", "--store", tmp_path / "runs", "--device", "cpu")
+
+
+PLAN, BANDS = "plans/parameters.static.json", "bands/parameters.json"
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("name", [PLAN, BANDS])
+def test_a_damaged_plan_stops_its_claim_and_says_what_to_do(tmp_path: Path, claims: Path, name: str, kind: str) -> None:
+    """Nothing is lost, the other claim is run, and the command that the line names lets the same run go on."""
+    runs = tmp_path / "runs"
+    before, path = store.load(runs), runs / name
+    other = next(path for path in runs.rglob("record.json") if b'"recorded"' in path.read_bytes())
+    other.unlink()  # so that there is something to run
+    DAMAGE[kind](path)
+    damaged = path.read_bytes() if path.is_file() else None
+    found = again(tmp_path)
+    assert found.exit_code == 3
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"repro: failed: parameters: {path}: not a usable ")
+    assert [t.identity for t in store.load(runs)[0]] == [t.identity for t in before[0]]
+    assert damaged == (path.read_bytes() if path.is_file() else None)
+    assert subprocess.run(shlex.split(line.rpartition(": ")[2]), check=False).returncode == 0
+    aside = path.with_name(f"{path.name}.bad")
+    assert damaged == (aside.read_bytes() if aside.is_file() else None)
+    assert os.path.lexists(aside)
+    assert again(tmp_path).exit_code == 0
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("name", [PLAN, BANDS])
+def test_a_plan_that_may_not_be_read_is_told(
+    tmp_path: Path, claims: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The line names the command that allows it; permissions do not bind root, so the refusal is played."""
+    path, real = tmp_path / "runs" / name, files.read
+
+    def read(at: Path | str) -> bytes:
+        if Path(at) == path and not path.stat().st_mode & 0o400:
+            raise PermissionError(13, "Permission denied", str(at))
+        return real(at)
+
+    monkeypatch.setattr(files, "read", read)
+    before = path.read_bytes()
+    path.chmod(0)
+    found = again(tmp_path)
+    assert found.exit_code == 3
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"repro: failed: parameters: {path}: ")
+    assert subprocess.run(shlex.split(line.rpartition(": ")[2]), check=False).returncode == 0
+    assert path.read_bytes() == before
+    assert again(tmp_path).exit_code == 0
+
+
+def test_a_damaged_record_of_bands_costs_no_look(tmp_path: Path, claims: Path) -> None:
+    """What cannot be run is not counted as asked for: a look costs alpha."""
+    plan = tmp_path / "runs" / PLAN
+    plan.unlink()
+    (tmp_path / "runs" / BANDS).write_text("{")
+    assert again(tmp_path).exit_code == 3
+    assert not plan.exists()
+
+
+@pytest.mark.parametrize("name", [PLAN, BANDS])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_ends_the_command_and_tells_what_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, first: bool
+) -> None:
+    """At the first claim a wrong use, later a failure beside the verdicts; with room the same command goes on."""
+    ids = ("parameters", "weighted-layers") if first else (*TWO, "conv-parameter-share")
+    claims, runs = claims_in(tmp_path / "claims", *ids), tmp_path / "runs"
+    order = list(registry.load_registry(claims))
+    name = name.replace("parameters", order[not first])
+    real = files.write_atomically
+
+    def write(path: Path, content: bytes) -> None:
+        if path == runs / name:
+            raise StoreError(f"cannot write {path}: No space left on device; nothing finished was lost")
+        real(path, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(store, "write_atomically", write)
+        full.setattr(bands, "write_atomically", write)
+        found = again(tmp_path)
+    assert f"cannot write {runs / name}: No space left on device" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert found.exit_code == (2 if first else 3)
+    if not first:
+        assert "; it and 1 more were not begun" in found.stderr
+        assert f"{order[0]}" in found.stdout.splitlines()[0]
+        assert found.stdout.splitlines()[-1].startswith("2 run: ")
+    assert again(tmp_path).exit_code in (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["trials", "plans", "bands"])
+def test_a_folder_of_the_store_that_is_none_is_told(tmp_path: Path, claims: Path, kind: str) -> None:
+    """A link is not followed, to read or to write, and a file in its place does not read as nothing tested."""
+    runs, outside = tmp_path / "runs", tmp_path / "outside"
+    (runs / kind).rename(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    for make, words in ((lambda at: at.symlink_to(outside), "is a link"), (Path.touch, "is no folder")):
+        make(runs / kind)
+        for command in (["run", "all", "--device", "cpu"], ["report"], ["list"], ["judge"], ["plan"]):
+            found = repro(*command, "--claims", claims, "--store", runs)
+            told = f"{runs / kind} {words}"
+            if kind == "bands" and command[0] in ("list", "plan"):
+                continue  # neither looks at it
+            assert told in found.stderr, command
+            assert found.exit_code == 2 or (kind == "bands" and command[0] != "run"), command
+        (runs / kind).unlink()
+    assert before == {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+
+
+def test_the_jobs_of_a_cluster_and_of_a_machine_are_refused_in_the_same_words() -> None:
+    """Who shares a machine with other trials times their load."""
+    wanted = type("C", (), {"experiment": "throughput"})
+    with pytest.raises(runner.together.Unfit, match=runner.SHARED):
+        session._prepared(runner, wanted, None, (None, None, None, object()), {})  # type: ignore[arg-type]
+
+
+def test_ctrl_c_while_torch_is_read_leaves_at_once() -> None:
+    """Whatever the code that is being imported does with an exception: here it swallows it and goes on."""
+    script = """
+import time
+from repro.running.session import _leaving_at_once
+try:
+    with _leaving_at_once():
+        print("reading", flush=True)
+        time.sleep(60)
+except BaseException:
+    print("swallowed", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "reading\n"
+        run.send_signal(signal.SIGINT)
+        assert run.communicate(timeout=60) == ("", "repro: interrupted\n")
+    assert run.returncode == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with session._leaving_at_once():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
