@@ -12,8 +12,8 @@ from repro.bench import results
 ROOT = Path(__file__).parents[1]
 PLAIN, APART = "plain torch", "plain torch, a process of its own"
 RECORDS = ROOT / "reports" / "bench"
-PARAGRAPH = re.compile(r"^Speed, on .*?(?=\n\n)", flags=re.MULTILINE | re.DOTALL)
-TABLE = re.compile(r"(?<=<!-- from reports/bench, by tests/speed.py -->\n).*?(?=\n<!-- to here -->)", flags=re.DOTALL)
+PLACE = re.compile(r"(?<=<!-- from reports/bench, by tests/speed.py -->\n).*?(?=\n<!-- to here -->)", flags=re.DOTALL)
+"""Of what is written into a page, and held against the records."""
 
 
 def records(folder=RECORDS):
@@ -48,28 +48,38 @@ def where(run):
     )
 
 
-def paragraph(runs):
+def quoted(runs):
     """Return what the README says: every figure is one of the records."""
     alexnet, small = runs["alexnet"], runs["18pct"]
     big, step, fed, lrn = (case(*of) for of in (
         (alexnet, "step"), (small, "step"), (small, "cifar"), (alexnet, "lrn"),
     ))  # fmt: skip
     again = [results.again(ran).value for ran in (big, step, fed, lrn)]
+    at, few = f"batch {alexnet.settings['batch']}", f"batch {small.settings['batch']}"
+    by_loader, torchs = ratio(fed, "plain torch, DataLoader"), ratio(lrn, "nn.LocalResponseNorm")
+    rows = [
+        ("float32, on a CPU", "images a second", "over plain torch", "over it in a process of its own"),
+        ("---", "--:", "--:", "--:"),
+        (f"a training step of AlexNet, {at}", number(results.rate(big)), ratio(big, PLAIN), ratio(big, APART)),
+        (
+            f"a training step of the 18pct net, {few}",
+            number(results.rate(step)),
+            ratio(step, PLAIN),
+            ratio(step, APART),
+        ),
+        ("training 18pct from pictures in memory", number(results.rate(fed)), f"{by_loader}, fed by a DataLoader", ""),
+        (f"AlexNet's first LRN, there and back, {at}", number(results.rate(lrn)), f"{torchs}, torch's LRN", ""),
+    ]
     text = (
-        "Speed, on the same two cores, beside the same nets in torch's own layers and default layout: a training step "
-        f"of AlexNet (batch {alexnet.settings['batch']}, float32) ran at {ratio(big, PLAIN)} times the images a second "
-        f"({number(results.rate(big))}), and at {ratio(big, APART)} times beside a process of its own, whose C library "
-        f"gives memory back as it does unless told; one of the 18pct net (batch {small.settings['batch']}) at "
-        f"{ratio(step, PLAIN)} and {ratio(step, APART)} times ({number(results.rate(step))}), and, fed from memory, at "
-        f"{ratio(fed, 'plain torch, DataLoader')} times a loop with a DataLoader. AlexNet's first LRN, there and back, "
-        f"ran at {ratio(lrn, 'nn.LocalResponseNorm')} times torch's. Medians of the ratios of interleaved rounds "
+        "Medians of the ratios of interleaved rounds, ours over the other "
         f"(n = {alexnet.rounds} for AlexNet, {small.rounds} for 18pct), with 90% intervals; ours over itself: "
         f"{min(again):.2f} to {max(again):.2f}. Nothing of this was measured on a GPU. ({where(small)}; "
         f"`{small.command}` and `{alexnet.command}`.) From the records in [reports/bench/](reports/bench/), told in "
-        "full in [docs/bench.md](docs/bench.md#what-was-measured); where the time goes is in "
-        "[docs/profile.md](docs/profile.md)."
+        "full in [docs/bench.md](docs/bench.md#what-was-measured), which also says what is plain about the other; "
+        "where the time goes is in [docs/profile.md](docs/profile.md)."
     )
-    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
+    lines = textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *lines])
 
 
 def table(runs):
@@ -95,9 +105,9 @@ def table(runs):
 def main():
     """Write both."""
     runs = records()
-    for page, pattern, text in (("README.md", PARAGRAPH, paragraph(runs)), ("docs/bench.md", TABLE, table(runs))):
+    for page, text in (("README.md", quoted(runs)), ("docs/bench.md", table(runs))):
         path = ROOT / page
-        found, count = pattern.subn(lambda _, text=text: text, path.read_text(), count=1)
+        found, count = PLACE.subn(lambda _, text=text: text, path.read_text(), count=1)
         assert count == 1, page
         path.write_text(found)
 

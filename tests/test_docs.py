@@ -1,6 +1,7 @@
 """What is written is true: commands, figures, files."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_figures_are_those_of_the_records() -> None:
     assert {text for text in quoted if text != "all five, computed"} <= given
     rows = re.findall(r"\| ([A-Z_]+) \|$", results, flags=re.MULTILINE)
     outcomes = [c["outcome"] for claim in found["claims"] for c in claim["conditions"]]
+    claims = Counter(claim["outcome"] for claim in found["claims"])
+    counted = ", ".join(f"{claims[one]} {verb}{one}" for one, verb in (("REPRODUCED", "are "), ("NOT_REPRODUCED", "")))
+    assert f"Of {claims.total()} claims {counted} and {claims['NOT_TESTED']} NOT_TESTED" in " ".join(results.split())
+    tested = Counter(claim["experiment"] for claim in found["claims"] if claim["outcome"] != "NOT_TESTED")
+    assert tested == {"count": 18, "recorded": 7}  # as the sentence behind it says
     for outcome in set(rows):
         assert rows.count(outcome) <= outcomes.count(outcome)
 
@@ -39,8 +45,8 @@ def test_figures_are_those_of_the_records() -> None:
 def test_figures_of_speed_are_those_of_the_records() -> None:
     """What the README and docs/bench.md say of speed follows from the runs in reports/bench/, by tests/speed.py."""
     runs = speed.records()
-    assert speed.PARAGRAPH.findall(README) == [speed.paragraph(runs)]
-    assert speed.TABLE.findall((ROOT / "docs" / "bench.md").read_text()) == [speed.table(runs)]
+    assert speed.PLACE.findall(README) == [speed.quoted(runs)]
+    assert speed.PLACE.findall((ROOT / "docs" / "bench.md").read_text()) == [speed.table(runs)]
 
 
 @pytest.mark.parametrize("net", ["alexnet", "18pct"])
