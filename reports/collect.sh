@@ -16,8 +16,8 @@
 # From the environment: LIMIT (540) seconds for the call, DEVICE (cuda), JOBS (4) trials side by side, CONDITION to run
 # in place of each condition below (smoke, to try the script without data), PYTHON (python).
 #
-# Exit code: 0 all done; 75 the time is over and there is more to do; else that of the first run that went wrong, when
-# the others have had their turn.
+# Exit code: 0 all done; 75 the time is over and there is more to do; 130 it was interrupted, likewise; else that of the
+# first run that went wrong, when the others have had their turn.
 set -uo pipefail
 
 case ${1:-} in check | limits | relu | first | errors | speed) ;; *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;; esac
@@ -32,7 +32,8 @@ export PYTHONUNBUFFERED=1
 worst=0
 
 # Run a command until it ends or the time is over. A first INT makes repro save what is under way (half a
-# gigabyte a trial of AlexNet); 40 s later it is killed.
+# gigabyte a trial of AlexNet); 40 s later it is killed. The terminal's Ctrl-C does not reach what `timeout` runs, and
+# the shell hears of it only while it waits: so it is passed on.
 bounded() {
   local left=$((limit - SECONDS)) code
   if ((left < 5)); then
@@ -40,14 +41,26 @@ bounded() {
     exit 75
   fi
   echo "collect.sh: $left s left: $*" >&2
-  timeout --signal INT --kill-after 40 "$left" "$@"
+  env --default-signal=INT timeout --signal INT --kill-after 40 "$left" "$@" &
+  trap 'kill -INT $!' INT TERM
+  wait $!
   code=$?
+  while kill -0 $! 2>/dev/null; do wait $! && code=0 || code=$?; done
+  trap - INT TERM
   case $code in
     0) ;;
     1) [[ $* == *" -m repro "* ]] || worst=1 ;; # of repro an answer, say that a claim did not hold; of others a fault
-    124 | 130 | 137)
-      echo "collect.sh: $limit s are over; the same call goes on" >&2
-      exit 75
+    124 | 130 | 137 | 143)
+      if ((SECONDS >= limit)); then
+        echo "collect.sh: $limit s are over; the same call goes on" >&2
+        exit 75
+      elif ((code == 137)); then
+        echo "collect.sh: it was killed, most likely for want of memory: fewer JOBS need less" >&2
+        worst=$((worst ? worst : code))
+      else
+        echo "collect.sh: interrupted; the same call goes on" >&2
+        exit 130
+      fi
       ;;
     *) worst=$((worst ? worst : code)) ;;
   esac
@@ -61,7 +74,9 @@ claim() {
 
 bench() {
   local file=$store/bench-$1-$2-$3.json
-  [ -e "$file" ] || repro bench "$1" --device "$device" --precision "$2" --batch "$3" --json "$file"
+  [ -e "$file" ] && return
+  repro bench "$1" --device "$device" --precision "$2" --batch "$3" --json "$file.part"
+  if grep -qs '"not_measured": {}' "$file.part"; then mv "$file.part" "$file"; fi # else the next call tries again
 }
 
 case $piece in

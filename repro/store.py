@@ -14,7 +14,6 @@ finds its own work again and two claims share a trial they both need.
 
 import contextlib
 import csv
-import gc
 import hashlib
 import io
 import json
@@ -29,15 +28,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, ValidationError
 
-from repro import files
+from repro import files, garbage
 from repro.files import StoreError, write_atomically
 from repro.frozen import Frozen, faults_in
 
 __all__ = [
     "NO_DATA", "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Stored", "Trial",
     "TrialSpec", "Unusable", "add_look", "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans",
-    "locked", "own", "place", "places", "plan_files", "raw", "recall", "record", "save", "save_curve", "stored",
-    "unusable", "without_collections", "write_atomically",
+    "locked", "noting", "own", "place", "places", "plan_files", "raw", "recall", "record", "save", "save_curve",
+    "stored", "unusable", "write_atomically",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -188,7 +187,7 @@ class Stored(NamedTuple):
 def stored(root: Path) -> Stored:
     """Return the records under ``root``; one that its own content says to be of another folder is refused."""
     found = Stored([], {}, set())
-    with without_collections():
+    with garbage.put_off():  # many values are made that all stay: to look for garbage costs more than making them
         for at in places(root):
             try:
                 found.trials.append(record(at))
@@ -235,28 +234,18 @@ def place(root: Path, identity: str) -> Place:
     return Place(identity, str(path / "record.json"), path.is_symlink())
 
 
-@contextlib.contextmanager
-def without_collections() -> Iterator[None]:
-    """Put off looking for garbage while many values are made that all stay: it costs more than making them."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
 def recall(root: Path, identity: str) -> Trial | None:
     """Return what is recorded of one trial, None where nothing is; for the process that holds the trial.
 
-    A record that cannot be used is set aside, and that is told: the trial is then run again.
+    A damaged record is set aside, and that is told: the trial is then run again. Raises Unusable for another schema.
     """
     at = place(root, identity)
     try:
         return record(at)
     except FileNotFoundError:
         return None
+    except Unusable as error:
+        raise Unusable(f"{at.path}: {error}; run it with that version, or pass --store DIR") from error
     except StoreError as error:
         aside = files.set_aside(Path(at.path))
         logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", at.path, error, aside.name)
@@ -273,7 +262,7 @@ def record(at: Place) -> Trial:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(at.path) from None
     except (OSError, ValueError) as error:
-        _refuse_other(_schema(content), "record schema")
+        _refuse_other(_schema(content) if isinstance(error, ValidationError) else SCHEMA, "record schema")
         told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
         raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
     _refuse_other(trial.schema_, "record schema")
@@ -312,10 +301,17 @@ class Looks(Frozen):
     looks: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...]
 
 
+@contextlib.contextmanager
+def noting(root: Path) -> Iterator[None]:
+    """Hold what a store notes of runs, or of two that start at once one forgets the other's. Raises StoreError."""
+    with files.held(own(root, "plans") / ".lock", wait=True):
+        yield
+
+
 def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
     """Note that a run asked for ``seeds``; running a part of what was planned before is not a new look."""
     path = own(root, "plans", f"{claim}.{condition}.json")
-    with files.held(path.parent / ".lock", wait=True):  # or of two runs that start at once, one forgets the other's
+    with noting(root):
         old = _looks(path).looks if path.exists() else ()
         if any(set(seeds) <= set(look) for look in old):
             return

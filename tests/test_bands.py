@@ -1,5 +1,8 @@
 """A band that is moved after a run is shown as moved."""
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +22,28 @@ def claims(tmp_path):
     folder.mkdir()
     (folder / "parameters.toml").write_text((SOURCE / "parameters.toml").read_text())
     return folder
+
+
+@pytest.mark.parametrize(("given", "found"), [("A", "A"), ("AB", "AB"), ("ABA", "ABA"), ("B", "BAB"), ("BC", "ABC")])
+def test_what_is_noted_again_is_there_once(tmp_path, given, found):
+    """Published twice, or after a further change; what was expected, changed, and is expected again is told thrice."""
+    if len(found) > len(given):
+        bands.add(tmp_path, "claim", [{"metric": band} for band in found[:2]])
+    for _ in range(3):
+        bands.add(tmp_path, "claim", [{"metric": band} for band in given])
+    assert "".join(version["metric"] for version in bands.load(tmp_path, "claim")) == found
+
+
+def test_what_is_noted_at_once_is_all_kept(tmp_path):
+    """Processes that note what a claim expects at the same time, by unlike files, do not forget each other's."""
+    script = (
+        "import sys; from pathlib import Path; from repro.judging import bands\n"
+        "for i in range(20): bands.add(Path(sys.argv[1]), 'claim', [{'metric': f'{sys.argv[2]} {i}'}])"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    noted = [version["metric"] for version in bands.load(tmp_path, "claim")]
+    assert sorted(noted) == sorted(f"{name} {i}" for name in "ab" for i in range(20))
 
 
 def _moved(claims, accept):

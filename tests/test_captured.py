@@ -19,6 +19,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as tree
 
+from repro import garbage
 from repro.experiments.final_error import Parameters
 from repro.models import cifar
 from repro.models.nets import network
@@ -356,6 +357,28 @@ def test_no_cycle_is_collected_while_it_is_recorded(cuda):
     """A graph might be in one, and torch 2.11 frees it by a call that ends a recording."""
     assert gc.isenabled()
     assert cuda_graph(lambda: None, gc.isenabled)[1] is False
+    assert gc.isenabled()
+
+
+def test_nor_when_another_thread_that_put_it_off_is_done(cuda):
+    """One that reads a store meanwhile, say: begun before the recording, and ended within."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reads():
+        with garbage.put_off():
+            begun.set()
+            assert go_on.wait(60)
+
+    other = threading.Thread(target=reads)
+    other.start()
+    assert begun.wait(60)
+
+    def body():
+        go_on.set()
+        other.join()
+        return gc.isenabled()
+
+    assert cuda_graph(lambda: None, body)[1] is False
     assert gc.isenabled()
 
 

@@ -1,7 +1,9 @@
 """The script that collects evidence in bounded pieces, with a stand-in for Python that only writes down its call."""
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "reports" / "collect.sh"
 STAND_IN = """#!/bin/sh
 echo "$@" >> "$CALLS"
-case "$*" in *"$SLOW"*) trap 'exit 130' INT; sleep 60 > /dev/null 2>&1 & wait ;; esac
+case "$*" in *"$SLOW"*)
+    trap 'touch "$CALLS.saved"; exit 130' INT; touch "$CALLS.waits"; sleep 60 > /dev/null 2>&1 & wait ;;
+esac
+for last; do :; done
+case "$*" in *--json*) [ -z "$FOUND" ] || echo "$FOUND" > "$last" ;; esac
 case "$*" in *"$WRONG"*) exit "${CODE:-3}" ;; esac
 """
 
@@ -75,6 +81,37 @@ def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
     assert collect("first", "store", LIMIT="4")[::2] == (75, [])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("collect")
+def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_path, number):
+    """What it runs saves its state first, and the time is not said to be over."""
+    given = {"PYTHON": tmp_path / "python", "CALLS": tmp_path / "calls", "SLOW": "lrn-error", "WRONG": "none"}
+    with subprocess.Popen(
+        [str(SCRIPT), "first", "store"], cwd=tmp_path, env=os.environ | given, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as call:  # fmt: skip
+        try:
+            while not (tmp_path / "calls.waits").exists():
+                assert call.poll() is None
+                time.sleep(0.01)
+            call.send_signal(number)
+            told = call.communicate(timeout=60)[1]
+        finally:
+            call.kill()
+    assert call.returncode == 130
+    assert told.splitlines()[1:] == ["collect.sh: interrupted; the same call goes on"]
+    assert (tmp_path / "calls.saved").exists()
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+
+
+def test_what_is_killed_has_not_run_out_of_time(collect):
+    """The system kills what wants more memory than there is; the same call again would go on for ever."""
+    code, told, calls = collect("first", "store", WRONG="lrn-error", CODE="137")
+    assert (code, len(calls)) == (137, 2)
+    assert "JOBS" in told
+    assert "are over" not in told
+
+
 def test_what_goes_wrong_does_not_take_the_others_turn(collect):
     code, _, calls = collect("first", "store", WRONG="lrn-error")
     assert (code, len(calls)) == (3, 2)
@@ -90,18 +127,26 @@ def test_a_test_that_fails_is_no_answer(collect):
 
 
 def test_what_was_timed_is_not_timed_again(collect, tmp_path):
-    """A case at a time, each into a file of its own, so that a call which was cut off goes on behind it."""
+    """A case at a time, each into a file of its own, so that a call which was cut off goes on behind it.
+
+    What could not be timed is tried again.
+    """
     known = set(results.CASES)
     first = [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call]
     assert {words[0] for words in first} <= known
     assert {tuple(words[words.index("--precision") + 1 :]) for words in first if words[0] == "step"} == {
-        (precision, "--batch", batch, "--json", f"{tmp_path}/store/bench-step-{precision}-{batch}.json")
+        (precision, "--batch", batch, "--json", f"{tmp_path}/store/bench-step-{precision}-{batch}.json.part")
         for precision in ("fp32", "tf32", "bf16") for batch in ("128", "1024")
     }  # fmt: skip
+
+    def again(**environment):
+        return [call.split()[3:] for call in collect("speed", "store", **environment)[2] if " bench " in call]
+
     for words in first[:3]:
-        Path(words[-1]).touch()
-    again = [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call]
-    assert again == first[3:]
+        Path(words[-1].removesuffix(".part")).touch()
+    assert again(FOUND='{"not_measured": {"step": "why"}}') == first[3:]
+    assert again(FOUND='{"not_measured": {}}') == first[3:]
+    assert again() == []
 
 
 def test_limits_are_written_whole_or_not_at_all(collect, tmp_path):

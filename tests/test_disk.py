@@ -183,6 +183,23 @@ def test_a_damaged_record_is_set_aside_by_the_run_that_needs_its_place(
     assert "set aside as record.json.bad" in caplog.text
 
 
+def test_a_record_of_a_later_version_keeps_its_place(tmp_path: Path) -> None:
+    """Whoever made it trained for it: nothing is run over it. With a sum that it does not fit it is damaged."""
+    store.save(tmp_path, TRIAL)
+    path = store.folder(tmp_path, TRIAL.identity) / "record.json"
+    whole = files.unsealed(path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(b'"schema": 1', b'"schema": 2'))
+    assert store.recall(tmp_path, TRIAL.identity) is None
+    path.with_name("record.json.bad").unlink()
+    path.write_bytes(found := files.sealed(whole.decode().replace('"schema": 1', '"schema": 2')))
+    task = Task(TRIAL.spec, "scoring", 1.0, tmp_path, CPU)
+    data = type("Data", (), {"digest": TRIAL.data_digest})()
+    with pytest.raises(StoreError, match=r"record\.json: record schema 2, this version reads 1; run it with that"):
+        attempt.attempt(task, data, Monitor(), None)
+    assert [place.name for place in sorted(path.parent.iterdir())] == ["lock", "record.json"]
+    assert path.read_bytes() == found
+
+
 def saved(tmp_path: Path) -> Path:
     """Return the place of a checkpoint of step 2, with that of step 1 kept."""
     path = tmp_path / "checkpoint.pt"

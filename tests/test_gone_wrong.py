@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Task
 from repro.running import attempt, runner
 from repro.store import Trial, TrialSpec
-from repro.training import loop
+from repro.training import checkpoint, loop, passes
 from repro.training.loop import Hung, Recent, timely
 
 CPU = torch.device("cpu")
@@ -105,13 +106,60 @@ def test_want_of_memory_names_a_batch_and_the_others_go_on(
     assert recorded.keys() == {"completed", "failed"}
 
 
+@pytest.mark.parametrize("error", MEMORY, ids=lambda error: type(error).__name__)
+def test_a_checkpoint_that_memory_does_not_suffice_for_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Beside other trials on one GPU, say: it is whole, and with room the trial goes on from it."""
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2):
+        checkpoint.save(path, {"step": step})
+
+    def load(*_: object, **_more: object) -> None:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr(torch, "load", load)
+        with pytest.raises(type(error)):
+            checkpoint.load(path, CPU)
+    assert {place.name for place in tmp_path.iterdir()} == {"checkpoint.pt", "checkpoint.pt.previous"}
+    assert checkpoint.load(path, CPU) == {"step": 2}
+
+
+def test_checkpoints_read_side_by_side_leave_warnings_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads the first to begin is the first to end: what each of them puts back would be of the other."""
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 1})
+    begun, ended = [threading.Event(), threading.Event()], threading.Event()
+    turns = iter([(begun[0], begun[1]), (begun[1], ended)])
+
+    def load(*_: object, **_more: object) -> dict[str, int]:
+        here, awaited = next(turns)
+        here.set()
+        assert awaited.wait(60)
+        return {}
+
+    before = list(warnings.filters)
+    monkeypatch.setattr(torch, "load", load)
+    one, other = (threading.Thread(target=checkpoint.load, args=(path, CPU)) for _ in range(2))
+    one.start()
+    assert begun[0].wait(60)
+    other.start()
+    one.join()
+    ended.set()
+    other.join()
+    assert warnings.filters == before
+
+
 def test_a_batch_is_named_only_where_it_may_help(tmp_path: Path) -> None:
     """The experiment's own default is halved where the claim says none; one image is not, nor what has no batch."""
     p = {"experiment": "final-error", "numerics": 1, "seed": 0}
     assert "half of 128" in attempt.smaller(TrialSpec(config={}, **p))  # type: ignore[arg-type]
     assert attempt.smaller(TrialSpec(config={"batch": 1}, **p)) == ""  # type: ignore[arg-type]
     assert attempt.smaller(TrialSpec(experiment="count", numerics=1, config={}, seed=0)) == ""
-    assert not attempt.for_want_of_memory(RuntimeError("shapes differ"))
+    assert not passes.for_want_of_memory(RuntimeError("shapes differ"))
 
 
 def test_one_failing_claim_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

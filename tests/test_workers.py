@@ -1,8 +1,10 @@
 """Trials side by side in threads of one process, as on a GPU: each is what it would be alone."""
 
 import multiprocessing
+import os
 import signal
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import forkserver, resource_tracker, util
@@ -110,6 +112,31 @@ def test_a_process_that_starts_does_not_hear_of_ctrl_c():
             found = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, [])
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         assert signal.SIGINT in found.result(120)
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+def test_ctrl_c_is_put_off_while_a_process_starts(beside):
+    """Also where another thread gets the signal, say that of the bars on the terminal: half a start is none."""
+    leave, reached = threading.Event(), []
+
+    @unheard()
+    def start():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        reached.append("the end")
+
+    others = [threading.Thread(target=leave.wait) for _ in range(beside)]
+    for other in others:
+        other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        leave.set()
+        for other in others:
+            other.join()
+    assert reached == ["the end"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_processes_of_a_run_and_of_a_preparation_are_started_so(monkeypatch):

@@ -183,9 +183,10 @@ def joined(runs: Sequence[Run]) -> Run:
     Sides that not all of them have are left out.
     """
     first = runs[0]
+    by_name = [{ran.name: ran.rates for ran in run.cases} for run in runs]
     cases = []
-    for at, ran in enumerate(first.cases):
-        each = [run.cases[at].rates for run in runs]
+    for ran in first.cases:
+        each = [rates[ran.name] for rates in by_name]
         shared = [side for side in ran.rates if all(side in rates for rates in each)]
         cases.append(
             ran.model_copy(update={"rates": {side: tuple(v for r in each for v in r[side]) for side in shared}})

@@ -62,11 +62,20 @@ def unheard() -> Iterator[None]:
     It reaches the whole group of processes, and one that still imports, and so cannot ignore it, would tell of it.
     """
     resource_tracker.ensure_running()  # it sets masks of its own when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard: list[int] = []
+    # The mask is this thread's, which a process takes over. Another thread may get the signal all the same, and then
+    # Python calls what handles it here.
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number)) if ours else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+        for number in heard[:1]:
+            signal.raise_signal(number)
 
 
 def stopping() -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field
 from repro import files
 from repro.frozen import Frozen
 from repro.spec import Claim, Expectation, band_text, name_text, published_text
-from repro.store import SCHEMA, Unusable, own, unusable, write_atomically
+from repro.store import SCHEMA, Unusable, noting, own, unusable, write_atomically
 
 
 class Bands(Frozen):
@@ -48,13 +48,13 @@ def note(root: Path, claim: Claim) -> None:
 
 
 def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
-    """Write further versions behind those that are there, none twice in a row. Raises StoreError."""
-    found = list(load(root, claim))
-    for version in versions:
-        if version not in found[-1:]:
-            found.append(version)
-    text = Bands(claim=claim, versions=tuple(found)).model_dump_json(by_alias=True)
-    write_atomically(_path(root, claim), text.encode() + b"\n")
+    """Write versions behind those that are there, less those that already end them. Raises StoreError."""
+    with noting(root):
+        found, given = list(load(root, claim)), list(versions)
+        shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
+        found += given[shared:]
+        text = Bands(claim=claim, versions=tuple(found)).model_dump_json(by_alias=True)
+        write_atomically(_path(root, claim), text.encode() + b"\n")
 
 
 def claims(root: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """A data set with both its halves, in memory or as prepared files, and the statistics its input needs."""
 
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -69,8 +68,8 @@ class Pictures:
         if self.prepared is None:
             assert self.halves is not None
             return self.halves
-        whole, cores = self.prepared, os.cpu_count() or 1  # nothing trains meanwhile
-        return {split: decoded(whole, split, device=self.device, workers=cores) for split in whole.files}
+        whole, share = self.prepared, max(WORKERS, torch.get_num_threads())  # of the cores, beside other processes
+        return {split: decoded(whole, split, device=self.device, workers=share) for split in whole.files}
 
     def loader(self, name: str, job: Job) -> Loader:
         """Return a loader of these pictures. Raises Problem where ``name`` cannot serve them."""

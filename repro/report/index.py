@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from repro import files, store
+from repro import files, garbage, store
 from repro.store import Place, StoreError, Trial, TrialSpec
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def keys(found: Mapping[Place, str], known: Mapping[str, list[str]]) -> tuple[di
     """
     told: dict[str, list[str]] = {}
     problems: list[str] = []
-    with store.without_collections():
+    with garbage.put_off():
         for place, mark in found.items():
             before = known.get(place.name)
             if before is not None and before[0] == mark:

@@ -1,7 +1,5 @@
 """One trial, tried: its record, or in one line why there is none. Nothing but a stop or a broken store gets past it."""
 
-import torch
-
 from repro import experiments, measure
 from repro.environment import describe
 from repro.measure import Data, Monitor, Task, together
@@ -9,6 +7,7 @@ from repro.running.work import Elsewhere
 from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
+from repro.training.passes import for_want_of_memory
 
 
 def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Trial | Elsewhere | str:
@@ -35,12 +34,6 @@ def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Tri
             save(task.store, failed.model_copy(update={"environment": describe(task.device)}))
             return words
         return trial
-
-
-def for_want_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was asked for and not there, on a GPU or on the machine."""
-    told = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
-    return told or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
 
 
 def smaller(spec: TrialSpec, micro_batch: int | None = None, team: Team = ALONE) -> str:

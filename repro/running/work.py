@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from repro import experiments
+from repro import experiments, garbage
 from repro.experiments import Planned
 from repro.files import SETTLED_S
 from repro.spec import Condition
-from repro.store import Place, StoreError, Trial, TrialSpec, places, record, without_collections
+from repro.store import Place, StoreError, Trial, TrialSpec, places, record
 
 TRIES = 5
 """Workers that a trial may lose one after the other, without getting on, before it is given up."""
@@ -36,7 +36,7 @@ class Reader:
         """Return the trials that there are now, by identity, without those whose records cannot be used."""
         before, self._read = self._read, {}
         settled = time.time() - SETTLED_S
-        with without_collections():
+        with garbage.put_off():
             for at in places(self._root):
                 try:
                     s = os.stat(at.path, follow_symlinks=False)  # noqa: PTH116 - text: see Place

@@ -8,12 +8,14 @@ import hashlib
 import io
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from repro import files
+from repro.training.passes import for_want_of_memory
 
 MAGIC = b"repro-checkpoint sha256:"
 _ZIP = b"PK\x03\x04"  # how torch's own files begin
@@ -60,7 +62,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Return the state saved at ``path``, or the one before where that is damaged; None where there is neither.
 
     A damaged file is set aside as ``<name>.bad``, and that is told. Starting from an older checkpoint, or afresh,
-    costs time but leads to the same numbers.
+    costs time but leads to the same numbers. Memory that does not suffice is no damage: what says so is raised.
     """
     for place in (path.with_name(path.name + ".new"), path, previous(path)):
         try:
@@ -86,7 +88,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         raise
     except OSError as error:
         raise Damaged(f"cannot be read ({error.strerror})") from error
-    if content.startswith(_ZIP):
+    if old := content.startswith(_ZIP):
         body = memoryview(content)  # from before there were sums: torch's file has weaker ones of its own
     else:
         size = len(MAGIC) + 65  # the line's 64 hex digits, and its end
@@ -96,10 +98,13 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     if body[: len(_ZIP)] != _ZIP:
         raise Damaged("not a checkpoint")  # torch would try its older forms, pickles without a frame
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged file torch says this and that before it gives up
+        # Of a damaged file torch warns of this and that before it gives up. A whole one has a sum: filters are of the
+        # whole process, and threads that change them side by side may leave all warnings off.
+        with warnings.catch_warnings(action="ignore") if old else nullcontext():
             state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     except Exception as error:  # of a file without a sum that was damaged, whatever the unpickler stumbles over
+        if not old and for_want_of_memory(error):
+            raise  # what is there is whole
         raise Damaged(f"not a checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise Damaged("not a checkpoint (no table of states)")

@@ -4,14 +4,13 @@ Several threads of a process may have graphs of their own, and replay them side 
 are recorded one at a time.
 """
 
-import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from repro import garbage
 from repro.problem import Problem
 
 
@@ -82,18 +81,6 @@ Up to torch 2.11 nothing more can be recorded in such a process (pytorch/pytorch
 """
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Leave cycles uncollected: there may be a graph in one, and to free it calls what a recording forbids."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Call ``warm_up``, and record ``body`` on the current device without running it.
 
@@ -110,9 +97,10 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
             outside.wait_stream(made.stream)
         causes: list[Exception] = []
         try:
-            # Other threads of this process, say with a loader of their own, may go on meanwhile: "thread_local".
+            # Other threads of this process, say with a loader of their own, may go on meanwhile: "thread_local". And
+            # there may be a graph in a cycle: to free it calls what a recording forbids.
             with (
-                _uncollected(),
+                garbage.put_off(),
                 torch.cuda.graph(made.graph, stream=made.stream, capture_error_mode="thread_local"),
             ):
                 try:

@@ -20,6 +20,12 @@ class Unfit(Problem):
     """A training cannot be done in parts as asked; the message says why, and what can be."""
 
 
+def for_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory was asked for and not there, on a GPU or on the machine."""
+    told = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+    return told or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+
+
 def refuse(batch: int, team: Team, most: int | None, *, batch_norm: bool, gpu: bool) -> None:
     """Raise Unfit where batches of ``batch`` images cannot be learned from by these ranks, ``most`` at a time.
 

@@ -131,7 +131,7 @@ def convolutions(bench, batch):
                     except RuntimeError as error:
                         failed[way] = f"failed: {str(error).splitlines()[0][:60]}"
             with chosen(precision):  # a recording keeps what it chose
-                ms = bench.ms(calls)
+                ms = bench.ms(calls) if calls else {}
             cells = {way: f"{took:.3f} ({1e-9 * flop / took:.0f})" for way, took in ms.items()} | failed
             row(f"{name}, {precision}", *(cells[way] for way in told))
 
