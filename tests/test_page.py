@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
 
 from repro import cli, registry, spec, store
-from repro.report import looked, page, summary, svg
+from repro.report import looked, page, sections, summary, svg, tables
 from repro.store import Measurement, StoreError, Trial
 
 
@@ -134,11 +134,48 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
     text = rendered(filled, claim)
     top = text[: text.index('id="verdicts">')]
     assert "1.52" in top
+    assert top.count(claim.title) == 1  # one claim, one title, a line each condition
+    (line,) = re.findall(r'<li><a href="#relu-speedup-cifar10-19pct">(.*)', top)
+    assert line.startswith("net 19pct, recipe code, on cifar10</a>: <strong>1.52 times")
+    assert "Measured, but not under the condition named beforehand to decide" in top
+    assert "run, below" not in text  # the headline was run
     assert "3 of the 5 planned seeds" in top
     assert "Nothing was trained on ImageNet yet." in top
     figure = text[text.index('id="figure-1"') : text.index('id="figure-3"')]
     assert "cifar10-19pct" in figure
     assert "1.52" in figure
+
+
+def test_an_untested_headline_points_to_what_was_run(tmp_path: Path, claim: spec.Claim) -> None:
+    """A claim that is not tested says, first of all, that other conditions were run; the smoke one does not count."""
+    told = "2 other conditions, which do not decide, were run, below."
+    times = {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [9.0, 9.1, 9.2, 9.3, 9.4]}
+    for name, said in (("cifar10-19pct", "One other condition"), ("cifar10-modern-19pct", told)):
+        made_up.condition(tmp_path, claim, name, times)
+        part = rendered(tmp_path, claim).split('<h3 id="relu-speedup">')[1].split("<blockquote>")[0]
+        assert said in part
+        assert "NOT_TESTED" in part
+
+
+def test_where_the_paper_contradicts_itself_is_told_at_the_top() -> None:
+    """Their number is that of the errata; what was tested, and by what, is the heading's."""
+    text = rendered(REPORTS, *registry.load_registry(CLAIMS).values())
+    top = text[: text.index('id="verdicts">')]
+    errata = text.split('<h2 id="errata">')[1].split("</section>")[0].count("<li>")
+    assert f', {errata} are places where <a href="#errata">' in top
+    assert "claims tested, none by training: " in top
+    assert "all 41 quantitative statements, as 46 claims, and 6 questions" in top
+    assert "another version of this program" not in top
+    assert "run by another version of this program than the one that made this page" in text[len(top) :]
+
+
+def test_tested_claims_come_first(filled: Path) -> None:
+    """The table's first row says something; each row knows its place in the paper's order."""
+    text = rendered(filled, *registry.load_registry(CLAIMS).values())
+    rows = re.findall(r'<tr role="row" data-place="(\d+)".*data-outcome="([A-Z_]+)" data-id="([a-z0-9-]+)"', text)
+    assert rows[0][1:] == ("REPRODUCED", "relu-speedup")
+    assert {outcome for _, outcome, _ in rows[1:]} == {"NOT_TESTED"}
+    assert [id_ for *_, id_ in sorted(rows)] == list(registry.load_registry(CLAIMS))
 
 
 def test_a_record_that_nothing_asks_for_is_told(filled: Path, claim: spec.Claim) -> None:
@@ -243,6 +280,9 @@ def test_kernels_and_neighbours_are_shown(tmp_path: Path) -> None:
     text = rendered(tmp_path, claim)
     parsed(text)
     part = text.split('<h2 id="figures">')[1].split("</section>")[0]
+    fold = part.split('<details class="folded"><summary>')[1]
+    assert fold.startswith("Figures 3 and 4 are from synthetic pictures")
+    assert 'id="figure-3"' in fold.split("</details>")[0]
     assert "0% is colour in the first tower and 100% in the second; n = 1 network" in part
     assert "the 32 kernels of 5 × 5" in part
     assert "trained for 1 epoch on <code>embedded</code>" in part
@@ -311,3 +351,13 @@ def test_the_committed_page_is_of_the_committed_records() -> None:
     links = set(re.findall(r'href="(trials/[^"]+)"', text))
     assert links
     assert all((REPORTS / link).is_file() for link in links)
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    assert f'<p class="counts">{sections.tested(found)} ' in text
+    for b in sections.beside(found):
+        assert f'{tables.value(b["estimate"])}</strong> <span class="soft">({page._spread(b["estimate"])}' in text
+
+
+def test_the_picture_is_of_the_committed_records() -> None:
+    """docs/report.png carries the digest of the evidence it shows; `python tests/picture.py` takes it again."""
+    picture = pytest.importorskip("picture", reason="Pillow is not installed")
+    assert picture.digest() == store.evidence_digest(REPORTS)

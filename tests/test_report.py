@@ -9,10 +9,12 @@ import made_up
 import pytest
 from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
+from rich.console import Console
 
 from repro import cli, folders, registry, spec, store
-from repro.judging.rules import in_words
-from repro.report import markdown, sections, summary, tables
+from repro.judging import diff
+from repro.judging.rules import ALPHA, in_words
+from repro.report import changes, markdown, page, plots, sections, summary, tables
 from repro.spec import name_text
 
 
@@ -192,6 +194,25 @@ def test_units_stand_behind_numbers() -> None:
     assert (tables.value(known | {"unit": "parameters"}), tables.spread(known)) == ("60,965,224 parameters", "computed")
 
 
+def test_ours_has_a_unit_where_the_papers_words_have_none() -> None:
+    """Beside words a number needs its unit, and a share is told in percent too; beside a number it goes without."""
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    ours = {c["id"]: [tables.ours_in_full(e) for e in tables.headline(c)["estimates"]] for c in found["claims"]}
+    assert ours["training-time"] == ["0.297252 of the peak (29.7%), computed"]
+    assert ours["conv-parameter-share"] == ["0.0145184 of the parameters (1.45%), computed"]
+    assert ours["colour-noise-scale"] == ["819.762 levels of 0..255, computed"]
+    assert ours["parameters"] == ["60,965,224 computed"]
+    spread = {"value": 0.9, "low": 0.8, "high": 1.0, "n": [3, 3], "confidence": 0.95, "unit": "ratio"}
+    assert tables.ours_in_full(spread | {"published_text": "less time"}) == "0.9 times [0.8, 1], 95%, n=3+3"
+    assert tables.value(spread | {"unit": "fraction of the peak", "low": 0.9, "high": 0.9}) == "0.9 of the peak (90%)"
+    few = [registry.load_claim(CLAIMS / f"{id_}.toml") for id_ in ("conv-parameter-share", "free-augmentation")]
+    text = page.render(summary.summarise({c.id: c for c in few}, REPORTS), REPORTS)
+    assert text.count("≤ 0.01") >= 3
+    assert "≥ 1" in text
+    assert not re.search("&[lg]t;=", text)
+    assert "\\<=" not in markdown.render(found)
+
+
 def test_every_number_of_the_registry_has_its_unit(tmp_path: Path) -> None:
     """Each expectation under each condition names the unit its experiment measures in."""
     found = summary.summarise(registry.load_registry(CLAIMS), tmp_path)
@@ -255,6 +276,51 @@ def test_evidence_of_another_version_is_noted(filled: Path, claim: spec.Claim, m
     assert sections.stale_text(found) == ""
 
 
+def test_what_the_tested_claims_rest_on_is_told(filled: Path) -> None:
+    """None by training as long as that is so, then how many were; the claims that say something stand first."""
+    found = registry.load_registry(CLAIMS)
+    committed, trained = summary.summarise(found, REPORTS), summary.summarise(found, filled)
+    by = sections.counts(committed)["by"]
+    assert by["measured"] == 0
+    assert sections.tested(committed) == (
+        f"{by['computed'] + by['recorded']} of {len(found)} claims tested, none by training: "
+        f"{by['computed']} computed, {by['recorded']} read in the released source"
+    )
+    assert sections.tested(trained) == f"1 of {len(found)} claims tested: 1 trained or timed"
+    order = list(found)
+    first = [claim["id"] for claim in sections.tested_first(committed)]
+    split = sum(by.values())
+    assert {c["id"] for c in committed["claims"] if c["outcome"] != "NOT_TESTED"} == set(first[:split])
+    assert sorted(first) == sorted(order)
+    assert all(part == sorted(part, key=order.index) for part in (first[:split], first[split:]))
+
+
+def test_error_rates_are_those_of_the_simulation(filled: Path, claim: spec.Claim) -> None:
+    """What the page says of being wrong stands in docs/error-rates.md, and its worlds of one look bear it out."""
+    simulated = (CLAIMS.parent / "docs" / "error-rates.md").read_text()
+    told = " ".join(simulated.split())
+    for said, there in (
+        ("at most about 5 times in 100", "each is to come out at most 5 times in 100"),
+        ("5.4 where one arm scatters six times as much as the other and has 3 seeds", "it is the other way: 5.4% at 3"),
+        ("at most 9.2 after three looks", "three looks are wrong at most 9.2 times in 100"),
+        ("misses at one end three times as often as it says", "miss three times as often as it says"),
+    ):
+        assert said in sections.ERROR_RATES
+        assert there in told
+    figures = re.findall(r"\d[\d.]*\d|\d", sections.ERROR_RATES)
+    assert sorted(figures) == ["100", "3", "5", "5.4", "9.2"]
+    rows = [line.split(" | ") for line in simulated.split("## One look")[1].split("## Looking")[0].splitlines()]
+    usual = [
+        row for row in rows if len(row) > 5 and row[0] in ("| difference", "| value", "| ratio") and "and" not in row[2]
+    ]
+    wrong = [float(cell.strip("*")) for row in usual for cell in row if cell.startswith("**")]
+    assert len(wrong) > 100
+    assert 5 < max(wrong) < 7.5  # 2,000 claims let a rate of 5 show as this much
+    text = page.render(summary.summarise({claim.id: claim}, filled), filled)
+    assert 'href="#sure"' in text.split('id="verdicts"')[0]
+    assert sections.ERROR_RATES.split("`")[0] in text.split('<h3 id="sure">')[1].split("</section>")[0]
+
+
 def test_counts_tell_tested_from_all(filled: Path) -> None:
     """Every claim is counted once, and what was tested apart, by what the answer rests on."""
     counts = sections.counts(summary.summarise(registry.load_registry(CLAIMS), filled))
@@ -272,8 +338,6 @@ def test_commands_name_the_data_they_need(tmp_path: Path) -> None:
 
 def test_the_table_fits_a_terminal(filled: Path) -> None:
     """At 80 columns no line is longer, and no claim's name or verdict is broken or cut."""
-    from rich.console import Console
-
     found = summary.summarise(registry.load_registry(CLAIMS), filled)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(tables.claims(found))
@@ -303,7 +367,7 @@ def test_refuted_claims_need_to_be_known(claim: spec.Claim) -> None:
 
 def test_ours_shows_open_ends() -> None:
     """An interval without an end says so, and no estimate is a dash."""
-    assert tables.ours({"value": 3.0, "low": 2.0, "high": None, "n": [3, 3]}) == "3 [2, ∞] n=3+3"
+    assert tables.ours({"value": 3.0, "low": 2.0, "high": None, "n": [3, 3], "confidence": 0.9}) == "3 [2, ∞] n=3+3"
     assert tables.ours({"value": None}) == "-"
 
 
@@ -338,16 +402,48 @@ def test_committed_evidence_is_clean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "said"),
+    ("value", "low", "high", "confidence", "said"),
     [
-        (1.42, 1.31, 1.53, "1.42 [1.31, 1.53] n=5+5"),
-        (60965224.0, 60965224.0, 60965224.0, "60,965,224 computed"),
-        (4.6875, None, None, "4.69 [-∞, ∞] n=5+5"),
-        (6.0, 4.0, None, "6 [4, ∞] n=5+5"),
-        (None, None, None, "-"),
+        (1.42, 1.31, 1.53, 0.9, "1.42 [1.31, 1.53] n=5+5"),
+        (1.42, 1.31, 1.53, 0.95, "1.42 [1.31, 1.53], 95%, n=5+5"),
+        (1.42, 1.31, 1.53, 1 - 0.1 / 3, "1.42 [1.31, 1.53], 96.7%, n=5+5"),
+        (60965224.0, 60965224.0, 60965224.0, 0.95, "60,965,224 computed"),
+        (4.6875, None, None, 0.9, "4.69 [-∞, ∞] n=5+5"),
+        (6.0, 4.0, None, 1 - 2 * ALPHA, "6 [4, ∞] n=5+5"),
+        (None, None, None, None, "-"),
     ],
 )
-def test_ours_says_how_well_it_is_known(value: float | None, low: float | None, high: float | None, said: str) -> None:
-    """Only what has no spread stands without an interval; an open end is open."""
-    estimate = {"value": value, "low": low, "high": high, "n": [5, 5], "evidence": "computed"}
-    assert tables.ours(estimate) == said
+def test_ours_says_how_well_it_is_known(
+    value: float | None, low: float | None, high: float | None, confidence: float | None, said: str
+) -> None:
+    """Only what has no spread stands without an interval; an open end is open; a level of its own is named."""
+    known = {"value": value, "low": low, "high": high, "n": [5, 5], "evidence": "computed", "confidence": confidence}
+    assert tables.ours(known) == said
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_no_interval_is_told_under_another_level(filled: Path, claim: spec.Claim, looks: int) -> None:
+    """Seeds added after a first look make an interval of 95%: cells, figures and two stores side by side say so."""
+    seeds = claim.conditions["cifar10"].seeds
+    for asked in (seeds[:3], seeds)[2 - looks :]:
+        store.add_look(filled, claim.id, "cifar10", asked)
+    found = summary.summarise({claim.id: claim}, filled)
+    console = Console(width=300, file=io.StringIO())
+    sides = changes.table(diff.compare({claim.id: claim}, filled, filled))
+    for table in (tables.claims(found), tables.conditions(found["claims"][0]), sides):
+        console.print(table)
+    printed = console.file.getvalue()
+    (forest,) = plots.forests(found["claims"][0])
+    text = page.render(found, filled)
+    told = [
+        printed.count("], 95%, n=5+5"),
+        markdown.render(found).count("\\], 95%, n=5+5"),
+        forest.count("(n = 5 + 5, 95% interval)"),
+    ]
+    assert told == ([0, 0, 0] if looks == 1 else [4, 1, 2])
+    for level, there in (("90% interval", looks == 1), ("95% interval", looks == 2)):
+        assert (level in text.split('<h2 id="reading">')[0]) is there
+        assert (level in forest) is there
+    assert " ".join(printed.split()).count(tables.LEVELS) == 3
+    assert tables.LEVELS in markdown.render(found)
+    assert "(90%)" not in printed

@@ -8,13 +8,14 @@ from rich.table import Table
 from repro.judging.diff import Change, Row
 from repro.judging.stats import Estimate
 from repro.report.console import outcome
+from repro.report.tables import LEVELS, level
 from repro.spec import number_text
 
 
 def table(rows: Sequence[Row]) -> Table:
     """Return one row a condition: its verdicts, its estimates, and the test of their difference."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("claim", "condition", "old", "new", "old (90%)", "new (90%)", "new against old"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=LEVELS, caption_justify="left")
+    for name in ("claim", "condition", "old", "new", "old ours", "new ours", "new against old"):
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(
@@ -31,7 +32,7 @@ def _interval(i: Estimate | None) -> str:
         return "-"
     if i.low == i.high:
         return number_text(i.value)
-    return f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}] n={'+'.join(map(str, i.n))}"
+    return f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]{level(i.confidence)} n={'+'.join(map(str, i.n))}"
 
 
 def _difference(change: Change) -> str:

@@ -9,17 +9,17 @@ from repro.report.summary import counts_line
 
 def render(summary: Mapping[str, Any]) -> str:
     """Return the whole report; what stands in claim files and records is escaped."""
-    rows = [_row(claim) for claim in summary["claims"]]
+    rows = [_row(claim) for claim in sections.tested_first(summary)]
     errata = [_erratum(claim) for claim in summary["claims"] if claim["id"] in summary["errata"]]
     parts = [
         "# Which claims of the 2012 AlexNet paper hold",
-        f"{counts_line(summary['claims'])}. n is seeds an arm, intervals are 90%.",
+        f"{counts_line(summary['claims'])}. n is seeds an arm; {tables.LEVELS}.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
-    if beside := [_beside(b) for b in sections.beside(summary)]:
-        parts[2:2] = ["Measured beside a headline, deciding nothing:", "\n".join(beside)]
-    if untrained := sections.untrained(summary):
-        parts.insert(2, untrained)
+    if beside := [line for group in sections.by_claim(sections.beside(summary)) for line in _beside(group)]:
+        told = "Measured, but not under the condition named beforehand to decide (the headline):"
+        parts[2:2] = [told, "\n".join(beside)]
+    parts.insert(2, " ".join(filter(None, [f"{sections.tested(summary)}.", sections.untrained(summary)])))
     if errata:
         parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
     parts.append(
@@ -32,17 +32,20 @@ def render(summary: Mapping[str, Any]) -> str:
 def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
     rows, rest = tables.overview(tables.headline(claim))
     more = [rest] if rest else []
-    ours = "<br>".join(_escaped(tables.ours(e)) for e in rows if "value" in e) or "-"
+    ours = "<br>".join(_escaped(tables.ours_in_full(e)) for e in rows if "value" in e) or "-"
     published = "<br>".join(_escaped(text) for text in [*(tables.published(e) for e in rows), *more])
     title = f"{_escaped(claim['title'])} (`{claim['id']}`)"
     return (title, _escaped(claim["section"]), published, ours, claim["outcome"])
 
 
-def _beside(b: Mapping[str, Any]) -> str:
-    c, e = b["condition"], b["estimate"]
-    how = ", ".join(filter(None, [c["dataset"], c["parameters"]["net"], f"protocol {c['protocol']}", b["planned"]]))
-    found = f"{_escaped(tables.ours(e))}, paper {_escaped(tables.published(e))}"
-    return f"- {_escaped(b['title'])}: {found} ({how}): {c['outcome']}"
+def _beside(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the claim, then a line for each of its conditions."""
+    lines = [f"- {_escaped(group[0]['title'])}; paper: {_escaped(tables.published(group[0]['estimate']))}"]
+    for b in group:
+        how = ", ".join(filter(None, [sections.in_words(b["condition"]), b["planned"]]))
+        ours = _escaped(tables.ours_in_full(b["estimate"]))
+        lines.append(f"  - {_escaped(how)}: {ours}: {b['condition']['outcome']}")
+    return lines
 
 
 def _erratum(claim: Mapping[str, Any]) -> str:
@@ -58,6 +61,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it stands, in one line and one cell."""
+    text = tables.signs(text)
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -1,5 +1,5 @@
-// Filter and sort the table of verdicts, and unfold claims. Nothing is lost without it: every row is there, in the
-// paper's order, and every claim opens by its own first line.
+// Filter and sort the table of verdicts, and unfold claims. Nothing is lost without it: every row is there, tested
+// claims first, and every claim opens by its own first line.
 (() => {
   const table = document.getElementById("overview"), body = table.tBodies[0], rows = [...body.rows];
   const tools = document.getElementById("tools");

@@ -44,7 +44,9 @@ def render(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(section=_section, code=_code, sentence=_sentence, record=_linked if linked else _plain)
+    environment.filters.update(
+        section=_section, code=_code, sentence=_sentence, signs=tables.signs, record=_linked if linked else _plain
+    )
     environment.globals.update(
         result=tables.result, published=tables.published, value=tables.value, spread=_spread,
         overview=tables.overview, headline=tables.headline,
@@ -54,15 +56,20 @@ def render(
     script = (HERE / "page.js").read_text(encoding="utf-8")
     pictures = _drawn(summary["claims"], root)
     return environment.get_template("page.html.j2").render(
-        summary=summary, pictures=pictures, captions=CAPTIONS, ids={claim["id"] for claim in summary["claims"]},
+        summary=summary, pictures=pictures, captions=CAPTIONS,
+        places={claim["id"]: i for i, claim in enumerate(summary["claims"])},
         css=f"{(HERE / 'page.css').read_text(encoding='utf-8')}{svg.CSS}", script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         statements=len({number for claim in summary["claims"] for number in claim["statements"]}),
         questions=sum(not claim["statements"] for claim in summary["claims"]),
-        counts=sections.counts(summary), stale=sections.stale_text(summary), alexnets=sections.alexnets(summary),
+        counts=sections.counts(summary), alexnets=sections.alexnets(summary),
         compared=sections.COMPARED, others=sections.OTHERS, speed=sections.speed(summary),
         looked=looked.shown(summary, root), figure_1=_figure_1(summary, pictures),
         own=sections.paper_and_readers(summary), beside=sections.beside(summary), planned=sections.planned,
+        tested=sections.tested(summary), tested_first=sections.tested_first(summary), by_claim=sections.by_claim,
+        in_words=sections.in_words, others_run=sections.others_run, error_rates=sections.ERROR_RATES,
+        known_errata=sum(bool(c["known"]) for c in summary["claims"] if c["id"] in summary["errata"]),
+        asserted=sum(bool(claim["statements"]) for claim in summary["claims"]), linked=linked,
         untrained=sections.untrained(summary), benchmarks=linked and (root / "bench").is_dir(),
         changes=changes, changes_told=against.told(changes, summary) if changes is not None else "",
     )  # fmt: skip
@@ -88,7 +95,7 @@ def _sentence(text: str, *, first: bool = True) -> Markup:
     """Return the text as a sentence: with a full stop and, where it comes ``first``, a capital; backticks are code."""
     start = text[:1].upper() if first and not text[:2].isupper() else text[:1]
     stop = "" if text.endswith((".", "!", "?", "…", "”")) else "."
-    return _code(start + text[1:] + stop)
+    return _code(tables.signs(start + text[1:] + stop))
 
 
 def _spread(estimate: Mapping[str, Any]) -> str:

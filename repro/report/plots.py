@@ -47,9 +47,11 @@ def _row(
     n = " + ".join(map(str, e["n"]))
     unfinished = ", not finished" if condition["outcome"] == "ERROR" else ""
     seeds = [value for _, value in e["per_seed"]]
+    higher = tables.level(e["confidence"]).strip(" ,")
+    level = f", {higher} interval" if higher else ""
     return shared | {
-        "label": f"{label} (n = {n}{unfinished})", "value": e["value"], "low": e["low"], "high": e["high"],
-        "seeds": seeds, "missing": "",
+        "label": f"{label} (n = {n}{level}{unfinished})", "value": e["value"], "low": e["low"], "high": e["high"],
+        "confidence": e["confidence"], "seeds": seeds, "missing": "",
     }  # fmt: skip
 
 
@@ -60,10 +62,11 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
     names = {e["words"] for c in claim["conditions"] for e in c["expected"] if e["unit"] == unit}
     xlabel = next(iter(names)) if len(names) == 1 else tables.unit_text(unit)
     told = "; ".join(
-        f"{row['label']}: {row['missing'] or tables.interval_text(row['value'], row['low'], row['high'])}"
+        f"{row['label']}: "
+        + (row["missing"] or tables.interval_text(row["value"], row["low"], row["high"], row["confidence"]))
         for row in rows
     )
-    title = f"{claim['title']}: our estimates with 90% intervals, in {tables.unit_text(unit)}. {told}"
+    title = f"{claim['title']}: our estimates with their intervals, in {tables.unit_text(unit)}. {told}"
     draw = partial(figures.forest, rows, xlabel=xlabel, log=log)
     return svg.render(lambda ax: draw(ax=ax), title=title, height=0.82 + 0.5 * len(rows), left=0.12, top=0.28)
 

@@ -1,7 +1,7 @@
 """Parts of the page that set several claims side by side: networks called AlexNet, speed beside arithmetic, counts."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repro.report import tables
@@ -37,6 +37,38 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+ARITHMETIC = {"computed": "computed", "recorded": "read in the released source"}
+"""Evidence that no training gave, as a reader says it."""
+
+ERROR_RATES = (
+    "The rules of judgement were tried on simulated claims whose truth is known. With one look and seeds that scatter "
+    "normally, a measured value on the very edge of its band, where mistakes are likeliest, comes out as REPRODUCED at "
+    "most about 5 times in 100, and as NOT_REPRODUCED likewise. The exceptions: 5.4 where one arm scatters six times "
+    "as much as the other and has 3 seeds; at most 9.2 after three looks that nobody planned; and an absolute value "
+    "whose seeds are strongly skewed misses at one end three times as often as it says. The project’s "
+    "`docs/error-rates.md` has every world that was tried."
+)
+"""How often a verdict is wrong, by docs/error-rates.md, which tests/test_report.py holds it to."""
+
+
+def tested(summary: Mapping[str, Any]) -> str:
+    """Return how many claims were tested and what the answers rest on: ``25 of 52 claims tested, none by training``."""
+    found = counts(summary)
+    by = found["by"]
+    line = f"{found['tested']} of {found['all']} claims tested"
+    if not found["tested"]:
+        return line
+    rest = [f"{by[kind]} {said}" for kind, said in ARITHMETIC.items() if by[kind]]
+    if by["measured"]:
+        return f"{line}: {', '.join([str(by['measured']) + ' trained or timed', *rest])}"
+    return f"{line}, none by training: {', '.join(rest)}"
+
+
+def tested_first(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the claims that say something, then those not tested; each part in the paper's order."""
+    return sorted(summary["claims"], key=lambda c: c["outcome"] in ("NOT_TESTED", "SMOKE_OK", "SMOKE_BROKEN"))
+
+
 def paper_and_readers(summary: Mapping[str, Any]) -> str:
     """Return the counts of the paper's own claims and of its readers' questions apart; empty where one is missing."""
     parts = []
@@ -60,6 +92,35 @@ def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         if c["name"] != claim["headline"] and c["evidence"] == "measured" and c["outcome"] not in UNTESTED
         if c["estimates"] and c["estimates"][0]["value"] is not None
     ]  # fmt: skip
+
+
+def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return what ``beside`` found, the conditions of one claim together."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for one in found:
+        groups.setdefault(one["claim"], []).append(one)
+    return list(groups.values())
+
+
+def in_words(condition: Mapping[str, Any]) -> str:
+    """Return how a condition measures, as a reader says it: ``net 19pct, recipe code, on cifar10``."""
+    net, dataset = condition["parameters"]["net"], condition["dataset"]
+    parts = [
+        f"net {net}" if net else "",
+        f"recipe {condition['protocol']}",
+        f"on {dataset}" if dataset != "none" else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def others_run(claim: Mapping[str, Any]) -> str:
+    """Return that conditions beside an untested headline were run; empty where the headline was tested, or none was."""
+    ran = sum(c["name"] != claim["headline"] and c["outcome"] not in UNTESTED for c in claim["conditions"])
+    if not ran or claim["outcome"] != "NOT_TESTED":
+        return ""
+    if ran == 1:
+        return "One other condition, which does not decide, was run, below."
+    return f"{ran} other conditions, which do not decide, were run, below."
 
 
 def planned(condition: Mapping[str, Any]) -> str:

@@ -18,16 +18,49 @@ WEIGHT = (
 )  # fmt: skip
 """Outcomes of expectations, first the one that an overview may least leave out."""
 
+USUAL = 0.9
+"""The level of an interval that goes without saying: two one-sided tests at 5%, and a single look."""
+
+LEVELS = "intervals are 90% unless another level is given: a higher one where seeds were added after a first look"
+"""What a table says of its intervals."""
+
 
 def ours(estimate: Mapping[str, Any]) -> str:
-    """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash."""
+    """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash.
+
+    A level that is not the usual one stands behind the interval, ``1.42 [1.31, 1.53], 95%, n=5+5``.
+    """
     if estimate["value"] is None:
         return "-"
     low, high = estimate["low"], estimate["high"]
     if low == high and low is not None:
         return f"{number_text(estimate['value'])} {estimate['evidence']}"
     ends = ("-∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}")
-    return f"{estimate['value']:.3g} [{', '.join(ends)}] n={'+'.join(map(str, estimate['n']))}"
+    n = "+".join(map(str, estimate["n"]))
+    return f"{estimate['value']:.3g} [{', '.join(ends)}]{level(estimate['confidence'])} n={n}"
+
+
+def level(confidence: float) -> str:
+    """Return ``, 95%,`` for an interval of another level than the usual one, nothing for one of 90%."""
+    return "" if abs(confidence - USUAL) < 1e-9 else f", {100 * confidence:.3g}%,"
+
+
+def ours_in_full(estimate: Mapping[str, Any]) -> str:
+    """Return our estimate as ``ours`` does, with its unit where the paper's words beside it have none.
+
+    A share is also told in percent: ``0.297252 of the peak (29.7%), computed``.
+    """
+    text, unit = ours(estimate), estimate["unit"]
+    if estimate["value"] is None or not (_in_words(estimate) or unit.startswith("fraction ")):
+        return text
+    number, _, rest = text.partition(" ")
+    told = f"{with_unit(number, unit)}{percent(estimate['value'], unit)}"
+    return f"{told} {rest}" if rest.startswith("[") else f"{told}, {rest}"
+
+
+def percent(value: float, unit: str) -> str:
+    """Return `` (1.45%)`` for a share of something, nothing for what is none."""
+    return f" ({100 * value:.3g}%)" if unit.startswith("fraction ") else ""
 
 
 def unit_text(unit: str) -> str:
@@ -45,9 +78,16 @@ def with_unit(number: str, unit: str) -> str:
 def published(expected: Mapping[str, Any]) -> str:
     """Return what the paper says with its unit; words stand as they are."""
     text: str = expected["published_text"]
-    if not any(sign.isdigit() for sign in text):
-        return text
-    return with_unit(text.replace("<=", "≤").replace(">=", "≥"), expected["unit"])
+    return text if _in_words(expected) else with_unit(signs(text), expected["unit"])
+
+
+def signs(text: str) -> str:
+    """Return the text with ``<=`` and ``>=`` as the one sign each that people write."""
+    return text.replace("<=", "≤").replace(">=", "≥")
+
+
+def _in_words(expected: Mapping[str, Any]) -> bool:
+    return not any(sign.isdigit() for sign in expected["published_text"])
 
 
 def value(estimate: Mapping[str, Any]) -> str:
@@ -56,7 +96,7 @@ def value(estimate: Mapping[str, Any]) -> str:
         return "–"
     known = estimate["low"] is not None and estimate["low"] == estimate["high"]
     number = number_text(estimate["value"]) if known else f"{estimate['value']:.3g}"
-    return with_unit(number, estimate["unit"])
+    return with_unit(number, estimate["unit"]) + percent(estimate["value"], estimate["unit"])
 
 
 def spread(estimate: Mapping[str, Any]) -> str:
@@ -69,9 +109,9 @@ def spread(estimate: Mapping[str, Any]) -> str:
     return f"{100 * estimate['confidence']:.3g}% interval {low} to {high}, n = {' + '.join(map(str, estimate['n']))}"
 
 
-def interval_text(middle: float, low: float | None, high: float | None) -> str:
+def interval_text(middle: float, low: float | None, high: float | None, confidence: float) -> str:
     """Return ``6.64, 90% interval 6.28 to 7.03``."""
-    return "{:.3g}, interval {} to {}".format(middle, *_ends(low, high))
+    return "{:.3g}, {:.3g}% interval {} to {}".format(middle, 100 * confidence, *_ends(low, high))
 
 
 def _ends(low: float | None, high: float | None) -> tuple[str, str]:
@@ -104,14 +144,16 @@ def overview(condition: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str
 
 def claims(summary: Mapping[str, Any]) -> Table:
     """Return a row for each claim, or for each number of it that is shown: the paper's, ours, the verdict."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=LEVELS, caption_justify="left")
     table.add_column("claim", no_wrap=True)
     table.add_column("paper", overflow="fold", max_width=30)
-    table.add_column("ours (90%)", overflow="fold")
+    table.add_column("ours", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     for claim in summary["claims"]:
         rows, rest = overview(headline(claim))
-        cells = [(published(e), ours(e) if "value" in e else "-") for e in rows] + ([(rest, "")] if rest else [])
+        cells = [(published(e), ours_in_full(e) if "value" in e else "-") for e in rows] + (
+            [(rest, "")] if rest else []
+        )
         for i, (said, found) in enumerate(cells):
             table.add_row(claim["id"] if i == 0 else "", said, found, outcome(claim["outcome"]) if i == 0 else "")
     return table
@@ -119,13 +161,13 @@ def claims(summary: Mapping[str, Any]) -> Table:
 
 def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
     """Return one row a condition of a claim; ``only`` those named, where any are."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("condition", "scale", "protocol", "ours (90%)", "verdict"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=LEVELS, caption_justify="left")
+    for name in ("condition", "scale", "protocol", "ours", "verdict"):
         table.add_column(name, overflow="fold")
     for condition in claim["conditions"]:
         if only and condition["name"] not in only:
             continue
-        found = "\n".join(ours(e) for e in condition["estimates"]) or "-"
+        found = "\n".join(ours_in_full(e) for e in condition["estimates"]) or "-"
         name = condition["name"] + (" *" if condition["name"] == claim["headline"] else "")
         table.add_row(name, condition["scale"], condition["protocol"], found, outcome(condition["outcome"]))
     return table
