@@ -52,8 +52,9 @@ record: $(READY) ## time what README and docs say of speed again, from a clean c
 long: $(READY) ## the tests that take minutes, which the suite leaves out
 	$(BIN)/python -m pytest -m long
 
-page: $(READY) ## make the page and the table in reports/ again from the committed records
+page: $(READY) ## make the page and the table in reports/, and the README's picture, again from the committed records
 	$(BIN)/repro publish --store reports --to reports
+	$(BIN)/python tests/picture.py
 
 clean: ## remove caches and builds; .venv and the records in runs/ stay
 	rm -rf build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
