@@ -142,6 +142,23 @@ def _valid(
         return None
 
 
+def unfilled(path: Path, template: Path) -> list[str]:
+    """Return a line for each text of a claim file, one that loads, that is still the template's: to be filled in."""
+    there = dict(_prose(tomllib.loads(template.read_text(encoding="utf-8"))))
+    here = _prose(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    return [f"{path}: {key}: fill it in; it is still the template's {t!r}" for key, t in here if there.get(key) == t]
+
+
+def _prose(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is written for a reader in a claim file, by its key."""
+    yield "title", raw["title"]
+    yield "source.text", raw["source"]["text"]
+    for i, e in enumerate(raw["expect"]):
+        yield f"expect[{i}].because", e["because"]
+    for i, deviation in enumerate(raw.get("deviations", ())):
+        yield from ((f"deviations[{i}].{key}", deviation[key]) for key in ("what", "effect"))
+
+
 def load_registry(directory: Path) -> dict[str, Claim]:
     """Return all claims of a registry by id, in the paper's order. Raises SpecError with the faults of every file."""
     claims, faults = {}, []

@@ -134,7 +134,8 @@ def test_more_machines_take_less_time_and_as_much_work(tmp_path):
         (("--condition", "nothing"), 4, "0 planned"),
         (("--budget", "soon"), 2, "is not a time"),
         (("--device", "cuda", "--gpus", "0"), 2, "needs --gpus 1 or more"),
-        (("--budget", "1s", "relu-speedup"), 4, "0 claims fit"),
+        (("--device", "cpu", "--gpus", "8"), 2, "repro: --gpus 8 is for --device cuda; leave one of the two out\n"),
+        (("--budget", "1s", "relu-speedup"), 4, "0 claims fit into 1 s (0 s of work), 1 does not"),
     ],
 )
 def test_a_wrong_plan_is_one_clear_line(args, code, told, tmp_path):
@@ -168,3 +169,40 @@ def test_other_machines_are_taken_to_have_the_data(tmp_path):
     told = _plan("lrn-error", "--budget", "300d", "--device", "cuda", "--gpus", 8, "--store", tmp_path)
     assert told.exit_code == 0
     assert "repro run claim lrn-error --condition ilsvrc-2012" in told.stdout
+
+
+def test_gpus_are_gpus_unless_told_otherwise(tmp_path, monkeypatch):
+    """--gpus without --device plans for cuda also from one without; --gpus 0 for the CPU of one with GPUs."""
+    from repro.planning import plan
+
+    there = ("lrn-error", "--store", tmp_path, "--machines", 4)
+    monkeypatch.setattr(plan, "has_gpu", lambda: False)
+    told = _plan(*there, "--gpus", 8)
+    assert "of one cuda" in told.stdout
+    assert "on 4 machines with 8 GPUs each" in told.stdout
+    assert "on 4 machines, CPU" in _plan(*there).stdout
+    monkeypatch.setattr(plan, "has_gpu", lambda: True)
+    assert "on 4 machines with 1 GPU each" in _plan(*there).stdout
+    assert "on 4 machines, CPU" in _plan(*there, "--gpus", 0).stdout
+
+
+def test_what_a_budget_has_no_room_for_is_told_with_what_run_takes(tmp_path):
+    """Up to so long even with the fewest seeds, as the table's times are; run settles for the synthetic pictures."""
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    there = ("relu-speedup", "--device", "cpu", "--store", tmp_path)
+    line, counted = _plan(*there, "--budget", "30m", "--data", tmp_path).stdout.splitlines()
+    assert line.startswith("left out: relu-speedup: cifar10: takes up to 30.3 h even with 3 seeds")
+    assert counted == "0 claims fit into 30 min (0 s of work), 1 does not"
+    claims = {"relu-speedup": REGISTRY["relu-speedup"]}
+    options = {"machines": Machines(1, 0), "device": "cpu", "data": tmp_path}
+    _, (here,) = fit(claims, [], budget_s=1800, **options)
+    _, (elsewhere,) = fit(claims, [], budget_s=1800, **options, elsewhere=True)
+    assert here == f"{elsewhere}; `repro run claim relu-speedup --budget 30m` takes smoke"
+    _, (none,) = fit(claims, [], budget_s=1, **options)
+    assert "repro run" not in none
+
+
+def test_one_claim_that_fits_is_one(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    told = _plan("relu-speedup", "--budget", "300d", "--store", tmp_path, "--data", tmp_path).stdout
+    assert told.splitlines()[-1].startswith("1 claim fits into 300.0 days (")

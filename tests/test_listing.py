@@ -1,5 +1,6 @@
 """The list of a store: after a change only what changed is read again, and damage is told as a report tells it."""
 
+import collections
 import json
 import os
 from collections.abc import Callable
@@ -197,6 +198,31 @@ def test_a_young_record_is_marked_by_its_content(runs: Path, monkeypatch: pytest
                 found.append(index.marks(runs)[store.place(runs, path.parent.name)])
     assert found[0] != found[1]
     assert found[2] == found[3] == found[0].rpartition(" ")[0]
+
+
+@pytest.mark.parametrize("columns", [66, 80, 100, 119, 120, 140, 4000])
+def test_no_word_of_the_list_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, columns: int) -> None:
+    """Every id, verdict and word of a title is whole, and the less asked for columns give way where it is narrow."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    (tmp_path / "runs").mkdir()
+    lines = CliRunner().invoke(main, ["list", "--store", str(tmp_path / "runs")]).stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    names = [name for name in listing.FIELDS if name in "\n".join(lines[:3])]
+    assert ("experiment" in names) == ("needs" in names) == (columns >= 130)
+    assert ("§" in names) == (columns >= 100)
+    shown = collections.Counter(" ".join(lines).split())
+    claims = registry.load_registry(made_up.CLAIMS)
+    assert all(shown[claim.id] for claim in claims.values())
+    assert collections.Counter(word for claim in claims.values() for word in claim.title.split()) <= shown
+    assert shown["NOT_TESTED"] == len(claims)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(99, 3), (100, 4), (119, 4), (120, 6)])
+def test_a_list_that_would_fit_is_given_room_all_the_same(width: int, shown: int) -> None:
+    """Where it is narrow the title has the room, also of claims with short names."""
+    row = listing.Row("one", "3", "count", "nothing", "REPRODUCED", "A title")
+    assert len(listing.table([row], width).columns) == shown
 
 
 def test_the_command_tells_what_it_does_not_use(claims: Path, runs: Path) -> None:

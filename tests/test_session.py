@@ -25,6 +25,7 @@ from repro.judging import bands
 from repro.measure import Monitor, Task
 from repro.running import runner, session, work, workers
 from repro.store import StoreError, Trial, TrialSpec
+from repro.training.loop import Interrupted
 
 TWO = ("initial-weights", "parameters")
 
@@ -294,6 +295,55 @@ def test_a_full_disk_ends_the_command_and_tells_what_was_run(
     assert again(tmp_path).exit_code in (0, 1)
 
 
+@pytest.mark.parametrize("end", [Interrupted(0), StoreError("no room"), runner.together.Unfit("unfit")], ids=repr)
+def test_what_failed_before_is_told_however_the_command_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Exception
+) -> None:
+    """By Ctrl-C at the second claim, or by what is wrong with it."""
+    claims, real = claims_in(tmp_path / "claims", *TWO), runner.prepare
+    first, second = registry.load_registry(claims).values()
+
+    def prepare(experiment: str, *rest: Any, **more: Any) -> Any:
+        if experiment == first.experiment:
+            raise runner.DataError("no data")
+        if not isinstance(end, Interrupted):
+            raise end
+        return real(experiment, *rest, **more)
+
+    def stopped(*_: Any, **_more: Any) -> None:
+        raise end
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    monkeypatch.setattr(runner, "run", stopped)
+    found = repro("run", "claim", first.id, second.id, "--claims", claims, "--store", tmp_path / "runs")
+    assert found.exit_code == (130 if isinstance(end, Interrupted) else 2)
+    assert f"repro: failed: {first.id}: no data" in found.stderr.splitlines()
+    assert len(found.stderr.splitlines()) == 2
+
+
+def test_a_claim_that_cannot_be_run_as_asked_takes_no_verdict_from_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first of several it is a wrong use; behind one that was run it is not tested, and the rest goes on."""
+    claims, real = claims_in(tmp_path / "claims", *TWO, "weighted-layers"), runner.prepare
+    found = registry.load_registry(claims)
+    unfit = next(id_ for id_, claim in found.items() if claim.experiment == "recorded")
+    others = [id_ for id_ in found if id_ != unfit]
+
+    def prepare(experiment: str, *rest: Any, **more: Any) -> Any:
+        if experiment == "recorded":
+            raise runner.together.Unfit("--micro-batch: not in passes")
+        return real(experiment, *rest, **more)
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    there = ("--claims", claims, "--store", tmp_path / "runs", "--device", "cpu")
+    assert repro("run", "claim", unfit, *others, *there).exit_code == 2
+    ran = repro("run", "claim", others[0], unfit, others[1], *there)
+    assert ran.exit_code == 3
+    assert f"{unfit} was not tested: skipped: --micro-batch: not in passes" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "3 run: 1 NOT_TESTED, 2 REPRODUCED"
+
+
 @pytest.mark.parametrize("kind", ["trials", "plans", "bands"])
 def test_a_folder_of_the_store_that_is_none_is_told(tmp_path: Path, claims: Path, kind: str) -> None:
     """A link is not followed, to read or to write, and a file in its place does not read as nothing tested."""
@@ -317,14 +367,16 @@ def test_the_jobs_of_a_cluster_and_of_a_machine_are_refused_in_the_same_words() 
     """Who shares a machine with other trials times their load."""
     wanted = type("C", (), {"experiment": "throughput"})
     with pytest.raises(runner.together.Unfit, match=runner.SHARED):
-        session._prepared(runner, wanted, None, (None, None, None, object()), {})  # type: ignore[arg-type]
+        session._refuse_unfit(runner, wanted, None, (None, None, None, object()), {})  # type: ignore[arg-type]
 
 
 def test_ctrl_c_while_torch_is_read_leaves_at_once() -> None:
     """Whatever the code that is being imported does with an exception: here it swallows it and goes on."""
     script = """
+import signal
 import time
 from repro.running.session import _leaving_at_once
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
 try:
     with _leaving_at_once():
         print("reading", flush=True)
@@ -344,3 +396,82 @@ except BaseException:
     with session._leaving_at_once():
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let runs and their data be noted only, and return the list into which the conditions go."""
+    ran: list[str] = []
+    monkeypatch.setattr(runner, "prepare", lambda *_, **_more: None)
+
+    def run(condition: Any, *_: Any, **_more: Any) -> Any:
+        ran.append(condition.name)
+        return runner.Result((), ())
+
+    monkeypatch.setattr(runner, "run", run)
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("command", "long", "short"),
+    [
+        (("all", "--scale", "paper"), True, True),
+        (("all", "--scale", "paper", "--budget", "1m"), False, False),
+        (("all", "--scale", "paper", "--budget", "30m"), False, False),  # the default, but typed
+        (("all", "--scale", "paper", "--budget", "35h"), False, True),
+        (("all", "--budget", "1m"), False, False),
+        (("claim", "relu-speedup", "--condition", "cifar10", "--budget", "1m"), True, False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_budget_that_is_typed_holds_for_a_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], long: bool, short: bool
+) -> None:
+    """A scale is all conditions; with a budget those that fit, the others told with their time; a name is an order."""
+    ran = noted_runs(monkeypatch)
+    claims = claims_in(tmp_path / "claims", "relu-speedup")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    there = ("--claims", claims, "--store", tmp_path / "runs", "--data", tmp_path, "--device", "cpu")
+    found = repro("run", *command, *there)
+    assert ("cifar10" in ran) == long
+    assert ("cifar10-19pct" in ran) == short
+    over = "cifar10: up to 40.4 h on this cpu (550 images/s, assumed), over --budget"
+    left_out = "--budget" in command and not long
+    assert found.stdout.count(f"relu-speedup was not tested: {over}") + found.stdout.count(f"nothing fits; {over}") == (
+        int(left_out)
+    )
+
+
+def test_what_was_run_instead_of_the_headline_is_told_with_how_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line; where the headline itself was run, also as no more than a smoke test, there is none."""
+    ran = noted_runs(monkeypatch)
+    claims = claims_in(tmp_path / "claims", "relu-speedup")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    there = ("--store", tmp_path / "runs", "--data", tmp_path, "--device", "cpu")
+    found = repro("run", "claim", "relu-speedup", "--claims", claims, *there)
+    assert ran == ["smoke"]
+    told = (
+        "relu-speedup: its headline cifar10 was not run: up to 40.4 h on this cpu (550 images/s, assumed), "
+        "over --budget 30m; `--condition cifar10` runs it all the same"
+    )
+    assert found.stdout.splitlines()[-2:] == [told, "1 run: 1 NOT_TESTED"]
+    repro("new", "mine", "--claims", tmp_path / "own")
+    alone = repro("run", "claim", "mine", "--claims", tmp_path / "own", *there)
+    assert alone.exit_code == 3
+    assert alone.stdout.splitlines()[-1] == "1 run: 1 NOT_TESTED"
+    assert [line for line in alone.stdout.splitlines() if line.startswith("mine")] == [
+        "mine: condition smoke on cpu (the headline)"
+    ]
+
+
+def test_of_several_claims_each_table_says_whose_it_is(tmp_path: Path) -> None:
+    """By a line above it; the one table of one claim needs none."""
+    claims = claims_in(tmp_path / "claims", *TWO)
+    there = ("--claims", claims, "--store", tmp_path / "runs", "--device", "cpu")
+    lines = [line.strip() for line in repro("run", "all", *there).stdout.splitlines()]
+    for claim in registry.load_registry(claims).values():
+        at = lines.index(f"{claim.id}: condition {claim.headline}")
+        assert next(line for line in lines[at + 1 :] if line).startswith("condition")
+    one = repro("run", "claim", TWO[0], *there).stdout.splitlines()
+    assert not any(line.startswith(f"{TWO[0]}: condition") and "(" not in line for line in one)

@@ -9,6 +9,8 @@ from repro import folders
 from repro.cli.group import Usage
 from repro.cli.options import claim_named, claims_option, read_store_option, registry_folder
 
+TEMPLATE = "TEMPLATE.toml"
+
 
 @click.command("list")
 @claims_option
@@ -21,7 +23,8 @@ def list_claims(claims: Path | None, store: Path) -> None:
     found = listing.rows(registry_folder(claims), store)
     for problem in found.problems:
         click.echo(f"repro: not used: {problem}", err=True)
-    terminal().print(listing.table(found.rows))
+    console = terminal()
+    console.print(listing.table(found.rows, console.width))
 
 
 @click.command()
@@ -44,11 +47,15 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
 @click.argument("ids", nargs=-1)
 @claims_option
 def check(ids: Sequence[str], claims: Path | None) -> None:
-    """Check claim files: all, or those named."""
+    """Check claim files, all or those named: whether they can be read, and nothing of the template is left in them."""
     from repro import registry
 
     directory = registry_folder(claims)
     found = [claim_named(directory, id_) for id_ in ids] if ids else list(registry.load_registry(directory).values())
+    template = folders.default_claims() / TEMPLATE
+    unfilled = [line for claim in found for line in registry.unfilled(directory / f"{claim.id}.toml", template)]
+    if unfilled:
+        raise Usage("\n".join(unfilled))
     click.echo(f"{len(found)} claim file{'s' if len(found) != 1 else ''} in order")
 
 
@@ -66,7 +73,7 @@ def new(id_: str, claims: Path) -> None:
         raise Usage(f"{id_!r} cannot be an id; use {spec.NAME_RULE}")
     if path.exists():
         raise Usage(f"{path} is there already; choose another id, or edit it")
-    template = (folders.default_claims() / "TEMPLATE.toml").read_text(encoding="utf-8")
+    template = (folders.default_claims() / TEMPLATE).read_text(encoding="utf-8")
     try:
         claims.mkdir(parents=True, exist_ok=True)
         path.write_text(template.replace("your-claim-id", id_), encoding="utf-8")

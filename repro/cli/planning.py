@@ -19,7 +19,7 @@ from repro.problem import NOTHING
 @click.option("--budget", "budget_s", callback=seconds, help="Pick what fits into 30m, 12h or 3d.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="What to plan for; default: what is here.")
 @click.option("--machines", type=click.IntRange(1, 10_000), default=1, show_default=True, help="To spread over.")
-@click.option("--gpus", type=click.IntRange(0, 1024), help="GPUs a machine; default: 1 with cuda, 0 with cpu.")
+@click.option("--gpus", type=click.IntRange(0, 1024), help="GPUs a machine: plans for cuda. Default: 1 with cuda.")
 @data_option
 @store_option
 @claims_option
@@ -48,11 +48,8 @@ def plan(
         for claim in found.values() if ids else ():
             planning.named(claim, condition)
     elsewhere = device is not None or gpus is not None or machines > 1
-    device = device or ("cuda" if planning.has_gpu() else "cpu")
-    gpus = gpus if gpus is not None else int(device == "cuda")
-    if device == "cuda" and not gpus:
-        raise Usage("--device cuda needs --gpus 1 or more")
-    over = forecast.Machines(machines, gpus if device == "cuda" else 0)
+    device, gpus = _on(device, gpus)
+    over = forecast.Machines(machines, gpus)
     trials, problems = stores.load(store)
     asked_for = stores.load_plans(store)
     for problem in (*problems, *asked_for.unusable.values()):
@@ -79,6 +76,19 @@ def plan(
         click.echo("\nWhat the planned seeds resolve:")
         for line in plans.resolved(found, left, trials, seeds):
             click.echo(line)
+
+
+def _on(device: str | None, gpus: int | None) -> tuple[str, int]:
+    """Return what to plan for, and how many GPUs a machine has. Raises Usage where the two contradict each other."""
+    from repro.planning import plan as planning
+
+    if device == "cpu" and gpus:
+        raise Usage(f"--gpus {gpus} is for --device cuda; leave one of the two out")
+    if device == "cuda" and gpus == 0:
+        raise Usage("--device cuda needs --gpus 1 or more")
+    if device is None:
+        device = "cuda" if (planning.has_gpu() if gpus is None else gpus) else "cpu"
+    return device, gpus if gpus is not None else int(device == "cuda")
 
 
 @click.command()

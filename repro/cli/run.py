@@ -85,7 +85,9 @@ def runclaim_named(
 
 @run.command("all")
 @click.option(
-    "--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="All conditions of one scale."
+    "--scale",
+    type=click.Choice(["static", "smoke", "reduced", "paper"]),
+    help="All conditions of one scale, also long ones; with --budget, those that it has room for.",
 )
 @run_options
 @click.pass_context
@@ -98,6 +100,8 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
     found = list(registry.load_registry(registry_folder(claims)).values())
     wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]
     if scale is not None:
+        if ctx.get_parameter_source("budget_s") == click.core.ParameterSource.DEFAULT:
+            options["budget_s"] = float("inf")  # who names a scale means all of it, unless a budget was typed
         scaled = [(claim, c.name) for claim in found for c in claim.conditions.values() if c.scale == scale]
         wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
     if not wanted:

@@ -138,12 +138,13 @@ def fit(
     claims: Mapping[str, Claim], trials: Sequence[Trial], *, budget_s: float, machines: Machines, device: str,
     data: Path | None, elsewhere: bool = False,
 ) -> tuple[list[Fit], list[str]]:  # fmt: skip
-    """Return what fits into ``budget_s`` on these machines, and a line for each claim that nothing of fits.
+    """Return what fits into ``budget_s`` on these machines, and a line for each claim of which nothing does.
 
     ``elsewhere``: the machines are others than this one, so data that is not here is taken to be there.
 
     In the registry's order each claim gets, of what is left, its headline or else its largest condition, with as many
-    of its seeds as have room. What a smoke condition would say is no answer, so none is chosen.
+    of its seeds as have room. What a smoke condition would say is no answer, so none is chosen;
+    where `run` would take one all the same, the claim's line says so.
     """
     chosen: list[Fit] = []
     refused = []
@@ -162,7 +163,11 @@ def fit(
                 break
             against.append(f"{condition.name}: {found}")
         else:
-            refused.append(f"{claim.id}: {against[0]}")
+            unasked = None if elsewhere else plan.choose(
+                claim, trials=trials, device=device, gpus=machines.gpus, data=data, download=False, budget_s=budget_s
+            ).condition  # fmt: skip
+            command = f"`repro run claim {claim.id} --budget {plan.as_typed(budget_s)}`"
+            refused.append(f"{claim.id}: {against[0]}" + (f"; {command} takes {unasked.name}" if unasked else ""))
     return chosen, refused
 
 
@@ -178,4 +183,5 @@ def _most_seeds(
         if seconds[n] <= room:
             gave_up = f"{planned - n} of {planned} seeds ({plan.duration(seconds[planned])})" if n < planned else ""
             return Fit(claim.id, condition.name, n, seconds[n], gave_up)
-    return f"takes {plan.duration(seconds[min(planned, FEWEST_SEEDS)])} at least"
+    fewest = f" even with {FEWEST_SEEDS} seeds" if planned > FEWEST_SEEDS else ""
+    return f"takes {plan.bound(seconds[min(planned, FEWEST_SEEDS)])}{fewest}"

@@ -36,6 +36,8 @@ class Choice(NamedTuple):
 
     condition: Condition | None
     why: str
+    instead_of: str = ""
+    """Why the headline is not run, where another condition was chosen; then it ends with how to run it, if one can."""
 
 
 def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Sequence[Trial], device: str) -> Cost:
@@ -103,12 +105,17 @@ def choose(
 ) -> Choice:
     """Return the condition to run unasked: the headline, else the largest that fits."""
     against: list[str] = []
+    instead_of = ""
     for condition in by_worth(claim):
-        reason = _obstacle(claim, condition, trials, device, gpus, data, download, budget_s, seeds)
+        obstacle = _obstacle(claim, condition, gpus, data, download)
+        reason = obstacle or over_budget(claim, condition, trials, device, budget_s, seeds)
         if reason is None:
             role = "the headline" if condition.name == claim.headline else "the largest that fits"
-            return Choice(condition, role + (f"; {against[0]}" if against else ""))
+            return Choice(condition, role + (f"; {against[0]}" if against else ""), instead_of)
         against.append(f"{condition.name}: {reason}")
+        if condition.name == claim.headline:
+            all_the_same = "" if obstacle else f"; `--condition {condition.name}` runs it all the same"
+            instead_of = f"its headline {condition.name} was not run: {reason}{all_the_same}"
     return Choice(None, f"nothing fits; {against[0]}")
 
 
@@ -119,23 +126,27 @@ def by_worth(claim: Claim) -> list[Condition]:
 
 
 def _obstacle(
-    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, gpus: int, data: Path | None,
-    download: bool, budget_s: float, seeds: int | None,
+    claim: Claim, condition: Condition, gpus: int, data: Path | None, download: bool
 ) -> str | None:  # fmt: skip
-    """Return why a condition cannot be run here, None where it can."""
+    """Return why a condition cannot be run here, however long it may take; None where it can."""
     if reason := never(claim, condition) or lacks(condition, gpus):
         return reason
     fetched = download and condition.any_arm.dataset in DOWNLOADED
     if not fetched and (reason := lacks_data(condition, data)):
         return reason
-    left = cost(claim, condition, condition.seeds[:seeds], trials, device)
-    if left.seconds > budget_s:
-        how = "measured" if left.measured else "assumed"
-        return (
-            f"up to {duration(left.seconds)} on this {device} ({left.images_per_s:,.0f} images/s, {how}), "
-            f"over --budget {duration(budget_s)}"
-        )
     return None
+
+
+def over_budget(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, budget_s: float, seeds: int | None
+) -> str | None:
+    """Return how long a condition may take on ``device`` where that is more than ``budget_s``, None where it is not."""
+    left = cost(claim, condition, condition.seeds[:seeds], trials, device)
+    if left.seconds <= budget_s:
+        return None
+    how = "measured" if left.measured else "assumed"
+    speed = f" ({left.images_per_s:,.0f} images/s, {how})" if left.images_per_s else ""
+    return f"{bound(left.seconds)} on this {device}{speed}, over --budget {as_typed(budget_s)}"
 
 
 def has_gpu() -> bool:
@@ -168,8 +179,22 @@ def needs(condition: Condition) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a reader says them: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    """Return seconds as a reader says them: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``, ``21.7 years``."""
     for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
             return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
+    years = seconds / (365.25 * 86_400)
+    return f"{seconds / 86_400:.1f} days" if years < 2 else f"{years:,.1f} years"
+
+
+def bound(seconds: float) -> str:
+    """Return an upper bound of a time: ``up to 3.5 h``, or that nobody knows one."""
+    return f"up to {duration(seconds)}" if seconds < float("inf") else "nobody knows how long"
+
+
+def as_typed(seconds: float) -> str:
+    """Return a budget as one types it: ``90s``, ``30m``, ``12h``, ``3d``."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:g}s"

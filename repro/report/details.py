@@ -17,7 +17,9 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     console.print(outcome(found["outcome"]), f"{found['reason']}.")
     figure = f", Figure {claim.source.figure}" if claim.source.figure else ""
     table = f", Table {claim.source.table}" if claim.source.table else ""
-    console.print(f"\nSection {claim.source.section}{figure}{table}: “{claim.source.text}”")
+    name = claim.source.section
+    place = f"Section {name}" if name[:1].isdigit() else name.capitalize()
+    console.print(f"\n{place}{figure}{table}: “{claim.source.text}”")
     headline = tables.headline(found)
     for e in headline["estimates"] or headline["expected"]:
         console.print(f"\n{e['words']}: the paper says {tables.published(e)}; {e['accept_text']} counts as that:")

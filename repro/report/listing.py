@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 
 from repro.folders import claim_files
-from repro.report.console import outcome
+from repro.report.console import WHOLE, outcome
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -31,6 +31,23 @@ class Row(NamedTuple):
     needs: str
     outcome: str
     title: str
+
+
+FIELDS = {
+    "claim": "id", "§": "section", "experiment": "experiment", "needs": "needs", "last verdict": "outcome",
+    "title": "title",
+}  # fmt: skip
+"""The columns of the list, and what of a Row stands in them."""
+
+SHOWN: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (120, tuple(FIELDS)),
+    (100, ("claim", "§", "last verdict", "title")),
+    (0, ("claim", "last verdict", "title")),
+)
+"""Which columns are shown where the terminal has so many."""
+
+BETWEEN = 3
+"""Columns of text from one cell to the next."""
 
 
 class List(NamedTuple):
@@ -121,11 +138,32 @@ def _keep(path: Path | None, found: Mapping[str, Any]) -> None:
             files.write_atomically(path, files.sealed(json.dumps(found)))
 
 
-def table(found: Iterable[Row]) -> Table:
-    """Return the rows as a table."""
+def table(found: Iterable[Row], width: int = WHOLE) -> Table:
+    """Return the rows as a table of at most ``width`` columns of text; what is least asked for gives way first.
+
+    Words are whole as long as the narrowest form has room for them.
+    """
+    rows = list(found)
+    fitting = [names for least, names in SHOWN if width >= least and _narrowest(rows, names) <= width]
+    names = fitting[0] if fitting else SHOWN[-1][1]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("claim", "§", "experiment", "needs", "last verdict", "title"):
-        table.add_column(name, overflow="fold")
-    for row in found:
-        table.add_row(row.id, row.section, row.experiment, row.needs, outcome(row.outcome), row.title)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=bool(fitting) and name != "title")
+    for row in rows:
+        cells = [getattr(row, FIELDS[name]) for name in names]
+        table.add_row(
+            *(outcome(cell) if name == "last verdict" else cell for name, cell in zip(names, cells, strict=True))
+        )
     return table
+
+
+def _narrowest(rows: Iterable[Row], names: Iterable[str]) -> int:
+    """Return the columns of text that a table takes at least if no word is broken."""
+    return sum(max(map(len, (name, *_words(rows, name)))) + BETWEEN for name in names)
+
+
+def _words(rows: Iterable[Row], name: str) -> Iterator[str]:
+    """Yield what no line end may part: the cells of a column, of a title the words."""
+    for row in rows:
+        cell = getattr(row, FIELDS[name])
+        yield from cell.split() if name == "title" else (cell,)

@@ -88,7 +88,7 @@ def budget(chosen: Sequence[Fit], refused: Sequence[str], budget_s: float) -> li
         lines.append(f"{command}   # {duration(fit.seconds)}{gave_up}")
     lines += [f"left out: {line}" for line in refused]
     spent = sum(fit.seconds for fit in chosen)
-    lines.append(
-        f"{len(chosen)} claims fit into {duration(budget_s)} ({duration(spent)} of work), {len(refused)} do not"
-    )
+    fit_, not_ = "fits" if len(chosen) == 1 else "fit", "does" if len(refused) == 1 else "do"
+    work = f"{duration(budget_s)} ({duration(spent)} of work)"
+    lines.append(f"{_count(len(chosen), 'claim')} {fit_} into {work}, {len(refused)} {not_} not")
     return lines

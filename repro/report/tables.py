@@ -160,8 +160,8 @@ def claims(summary: Mapping[str, Any]) -> Table:
 
 
 def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
-    """Return one row a condition of a claim; ``only`` those named, where any are."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=LEVELS, caption_justify="left")
+    """Return one row a condition of a claim; ``only`` those named, whose reasons are told beside it, levels and all."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=None if only else LEVELS, caption_justify="left")
     for name in ("condition", "scale", "protocol", "ours", "verdict"):
         table.add_column(name, overflow="fold")
     for condition in claim["conditions"]:

@@ -59,10 +59,13 @@ def _run(
     choices: list[tuple[Claim, Choice, bool]] = []
     together: list[Any] = []
     begun = False
+    _refuse_wrong_use(runner, wanted if named else (), where, options)
     try:
         gpus = cluster.gpus if cluster else runner.count_gpus(device)
         for claim, asked in wanted:
             choice = _lacking(asked or _fitting(claim, reader, device.type, gpus, options), gpus)
+            if asked and not named:
+                choice = _within_budget(claim, choice, reader, device.type, options)
             choices.append((claim, choice, named and asked is None))
             if choice.condition is None:
                 continue
@@ -80,7 +83,7 @@ def _run(
                 failed.append(f"{claim.id}: {error}; it and {len(wanted) - len(choices)} more were not begun")
                 break
             except runner.together.Unfit as unfit:
-                if named:
+                if named and not begun:
                     raise
                 choices[-1] = (claim, Choice(None, f"skipped: {unfit}"), False)
                 continue
@@ -97,10 +100,15 @@ def _run(
             "repro: interrupted; every training saved its state, and the same command goes on from there", err=True
         )
         return INTERRUPTED
-    for line in failed:
-        click.echo(f"repro: failed: {line}", err=True)
+    finally:  # whatever ends the command: what failed before is told
+        _tell(failed)
     code = _conclude(choices, root, console, named=named)
     return NOT_DONE if failed else code
+
+
+def _tell(failed: Sequence[str]) -> None:
+    for line in failed:
+        click.echo(f"repro: failed: {line}", err=True)
 
 
 def _fitting(claim: Claim, reader: Reader, device: str, gpus: int, options: dict[str, Any]) -> Choice:
@@ -117,18 +125,42 @@ def _lacking(choice: Choice, gpus: int) -> Choice:
     return Choice(None, f"{choice.condition.name}: {lack}") if choice.condition and lack else choice
 
 
-def _prepared(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> Any:
-    """Return a condition's data. Raises DataError without it, Unfit for trials that cannot be run as asked."""
-    team, device, place, cluster = where
+def _within_budget(claim: Claim, choice: Choice, reader: Reader, device: str, options: dict[str, Any]) -> Choice:
+    """Return a choice that a scale made, or none where the condition may take longer than the budget."""
+    if choice.condition is None or options["budget_s"] == float("inf"):
+        return choice
+    over = plan.over_budget(claim, choice.condition, reader.trials(), device, options["budget_s"], options["seeds"])
+    return Choice(None, f"{choice.condition.name}: {over}") if over else choice
+
+
+def _refuse_wrong_use(
+    runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, options: dict[str, Any]
+) -> None:
+    """Raise Unfit, before hours go into another claim, for a condition that is asked for and cannot be run as asked."""
+    for claim, asked in wanted:
+        if asked and asked.condition:
+            _refuse_unfit(runner, claim, asked.condition, where, options)
+
+
+def _refuse_unfit(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> None:
+    """Raise Unfit for trials that cannot be run as asked."""
+    team, device, _, cluster = where
     if cluster and experiments.get(claim.experiment).TIMED:
         raise runner.together.Unfit(f"{claim.experiment}: {runner.SHARED}; run it without --on")
+    runner.together.refuse_unfit(claim.experiment, condition.arms, team, options["micro_batch"], device)
+
+
+def _prepared(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> Any:
+    """Return a condition's data. Raises DataError without it, Unfit for trials that cannot be run as asked."""
+    _refuse_unfit(runner, claim, condition, where, options)
+    team, device, place, _ = where
     return runner.prepare(
         claim.experiment, condition, place, team=team, micro_batch=options["micro_batch"], device=device
     )
 
 
 def _note(root: Path, claim: Claim, condition: str, seeds: tuple[int, ...]) -> None:
-    """Note what is asked for and expected, before it is run. Raises StoreError, and then nothing was noted."""
+    """Note what is asked for and expected, before it is run. Raises StoreError."""
     bands.load(root, claim.id)  # a look that is noted costs alpha: first see that the rest can be
     add_look(root, claim.id, condition, seeds)
     bands.note(root, claim)
@@ -227,6 +259,8 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
             code = NOT_DONE if named else code
             continue
         name = choice.condition.name
+        if len(choices) > 1:
+            console.print(f"{claim.id}: condition {name}")
         console.print(tables.conditions(told[claim.id], only=(name,)))
         ran = next(c for c in told[claim.id]["conditions"] if c["name"] == name)
         console.print(f"{ran['outcome']}: {ran['reason']}")
@@ -237,8 +271,8 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
             name == claim.headline and ran["outcome"] == "SMOKE_OK"
         )  # a claim that is no more than a smoke test
         missed = ours and not as_claimed and ran["outcome"] in summary.UNTESTED
-        if missed:
-            console.print(f"{claim.id} itself was not tested: {choice.why}")
+        if missed and name != claim.headline:
+            console.print(f"{claim.id}: {choice.instead_of}")
         if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
             code = NOT_DONE
         elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
