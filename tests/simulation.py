@@ -22,8 +22,9 @@ from typing import Any
 
 from repro import store
 from repro.experiments import Planned, final_error
+from repro.marks import Reader
 from repro.planning.forecast import makespan
-from repro.running.work import Gone, Outcome, Part, Reader, Result, Silent, Work, drive
+from repro.running.work import Gone, Outcome, Part, Result, Silent, Work, drive
 from repro.store import Trial
 
 MEAN_S, SIGMA = 7200.0, 0.5

@@ -11,7 +11,7 @@ import made_up
 import pytest
 from click.testing import CliRunner
 
-from repro import experiments, files, registry, store
+from repro import experiments, files, marks, registry, store
 from repro.cli import main
 from repro.report import index, listing, summary
 from repro.store import Measurement, Trial, TrialSpec
@@ -98,7 +98,8 @@ def test_an_edit_that_the_times_hide_is_seen_where_it_counts(claims: Path, runs:
     path = path_of(runs, counted(0.0))
     path.write_bytes(path.read_bytes().replace(b"60965224", b"11111111"))
     known.pop("sum")
-    known[path.parent.name][0] = index.marks(runs)[store.place(runs, path.parent.name)]  # as if nothing had happened
+    same = marks.of_records(runs)[store.place(runs, path.parent.name)]
+    known[path.parent.name][0] = same  # as if nothing had happened
     kept.write_bytes(files.sealed(json.dumps(known)))
     found = listing.rows(claims, runs)
     assert found.rows[0].outcome == "ERROR"
@@ -167,7 +168,7 @@ def test_a_stamp_changes_with_any_record(tmp_path: Path) -> None:
     """Added, rewritten, edited in place within the tick of a clock, removed: each gives another stamp."""
 
     def stamp() -> str:
-        return index.stamp(tmp_path, index.marks(tmp_path))
+        return index.stamp(tmp_path, marks.of_records(tmp_path))
 
     stamps = [stamp()]
     store.save(tmp_path, TRIAL)
@@ -195,7 +196,7 @@ def test_a_young_record_is_marked_by_its_content(runs: Path, monkeypatch: pytest
             path.write_bytes(path.read_bytes().replace(old, new))
             with monkeypatch.context() as patch:
                 patch.setattr(os, "stat", lambda at, **how: before if path == Path(at) else real(at, **how))
-                found.append(index.marks(runs)[store.place(runs, path.parent.name)])
+                found.append(marks.of_records(runs)[store.place(runs, path.parent.name)])
     assert found[0] != found[1]
     assert found[2] == found[3] == found[0].rpartition(" ")[0]
 

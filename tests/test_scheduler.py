@@ -9,8 +9,9 @@ import simulation
 
 from repro import experiments, store
 from repro.experiments import Planned
+from repro.marks import Reader
 from repro.running import work
-from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Reader, Result, Silent, Work, drive
+from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Result, Silent, Work, drive
 from repro.store import Trial
 
 

@@ -22,8 +22,9 @@ import torch
 from repro import experiments, files, measure, registry, store
 from repro.cli import main
 from repro.judging import bands
+from repro.marks import Reader
 from repro.measure import Monitor, Task
-from repro.running import runner, session, work, workers
+from repro.running import runner, session, workers
 from repro.store import StoreError, Trial, TrialSpec
 from repro.training.loop import Interrupted
 
@@ -125,7 +126,7 @@ def test_a_command_reads_each_record_once_however_many_claims_it_runs(
     found = list(registry.load_registry(claims))
     for spec in OTHERS:
         store.save(tmp_path / "runs", Trial(spec=spec, data_digest="d", status="completed"))
-    monkeypatch.setattr(work, "SETTLED_S", -3600.0)  # times of files tell every change at once
+    monkeypatch.setattr(files, "SETTLED_S", -3600.0)  # times of files tell every change at once
     real, reads = files.read, collections.Counter[str]()
 
     def read(path: Path | str) -> bytes:
@@ -142,10 +143,10 @@ def test_a_command_reads_each_record_once_however_many_claims_it_runs(
 
 def test_a_reader_sees_what_others_do_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that is added, replaced, damaged, put right or removed; one that is as it was is not read again."""
-    real, opened = work.record, list[str]()
-    monkeypatch.setattr(work, "record", lambda at: opened.append(at.name) or real(at))
-    monkeypatch.setattr(work, "SETTLED_S", -3600.0)
-    reader = work.Reader(tmp_path)
+    real, opened = files.read, list[str]()
+    monkeypatch.setattr(files, "read", lambda path: opened.append(Path(path).parent.name) or real(path))
+    monkeypatch.setattr(files, "SETTLED_S", -3600.0)
+    reader = Reader(tmp_path)
     assert reader.trials() == []
     one, other = (Trial(spec=spec, data_digest="d", status="completed") for spec in OTHERS[:2])
     path = store.folder(tmp_path, one.identity) / "record.json"
@@ -160,10 +161,11 @@ def test_a_reader_sees_what_others_do_meanwhile(tmp_path: Path, monkeypatch: pyt
         change()
         for expected in (read, 0):  # and once more while nothing changes
             opened.clear()
-            assert reader.trials() == store.load(tmp_path)[0]
+            found = reader.trials()
             assert len(opened) == expected
+            assert found == store.load(tmp_path)[0]
     store.save(tmp_path, one)
-    monkeypatch.setattr(work, "SETTLED_S", 3600.0)  # so young that its times may hide a change
+    monkeypatch.setattr(files, "SETTLED_S", 3600.0)  # so young that its times may hide a change
     reader.trials()
     opened.clear()
     reader.trials()

@@ -3,9 +3,7 @@
 What is kept decides nothing: a record that a verdict rests on is read whole, and checked, when it is asked for.
 """
 
-import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,43 +11,19 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from repro import files, garbage, store
+from repro import files, garbage, marks, store
 from repro.store import Place, StoreError, Trial, TrialSpec
 
 if TYPE_CHECKING:
     from repro.judging.judge import Records
 
 
-def marks(root: Path) -> dict[Place, str]:
-    """Return for each record what tells whether it was written to since: its file's size, place and times, as text.
-
-    None is opened, but for those so young that their times might not yet tell a further change. 100,000 are looked at
-    in about a second.
-    """
-    settled = time.time() - files.SETTLED_S
-    found = ((place, _mark(place.path, settled)) for place in store.places(root))
-    return {place: "linked " + mark if place.linked else mark for place, mark in found if mark}
-
-
-def _mark(path: str, settled: float) -> str:
-    """Return the mark of one file, empty where there is none; of one written to after ``settled``, with its content."""
-    try:
-        s = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - text: see Place
-    except (OSError, ValueError):
-        return ""
-    mark = f"{s.st_mode} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
-    if s.st_ctime > settled:
-        with contextlib.suppress(OSError):
-            mark += f" {hashlib.sha256(files.read(Path(path))).hexdigest()}"
-    return mark
-
-
 def stamp(root: Path, found: Mapping[Place, str]) -> str:
-    """Return a digest that changes whenever a plan does or a record, of which ``found`` are all the ``marks``."""
+    """Return a digest that changes whenever a plan does or a record, of which ``found`` are all the marks."""
     settled = time.time() - files.SETTLED_S
     digest = hashlib.sha256("".join(f"{place.path} {mark}\n" for place, mark in found.items()).encode())
     for path in store.plan_files(root):
-        digest.update(f"{path} {_mark(str(path), settled)}\n".encode())
+        digest.update(f"{path} {marks.of_file(str(path), settled)}\n".encode())
     return digest.hexdigest()
 
 
@@ -63,7 +37,7 @@ class _Answer(BaseModel):
 def keys(found: Mapping[Place, str], known: Mapping[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
     """Return by identity each record's mark and the key of its spec, and a line for each that cannot be used.
 
-    ``found`` are the ``marks`` of a store; of its records those are not opened that ``known``, what this returned
+    ``found`` are the marks of a store; of its records those are not opened that ``known``, what this returned
     before, has with the same mark. Of the others only what makes the identity is looked at, and a record whose identity
     is not its folder's name is none: who uses one reads and checks it all (``records``).
     """

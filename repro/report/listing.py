@@ -62,14 +62,15 @@ def rows(claims: Path, store: Path) -> List:
 
     Raises Problem for a registry or a store that cannot be read.
     """
+    from repro import marks
     from repro.report import index  # here, and below: a list that is known needs little
 
-    marks = index.marks(store)
-    key = _key(claims, index.stamp(store, marks))
+    found_there = marks.of_records(store)
+    key = _key(claims, index.stamp(store, found_there))
     if (kept := _recalled(_kept(claims, store, "list"))) and kept.get("key") == key:
         return List([Row(*row) for row in kept["rows"]], kept["problems"])
     known = _recalled(_kept(claims, store, "keys"))
-    keys, problems = index.keys(marks, known)
+    keys, problems = index.keys(found_there, known)
     found = List(_rows(claims, store, {identity: key for identity, (_, key) in keys.items()}, problems), problems)
     if keys != known:
         _keep(_kept(claims, store, "keys"), keys)

@@ -19,10 +19,11 @@ import torch
 from repro import experiments
 from repro.data import DataError
 from repro.experiments import Planned
+from repro.marks import Reader
 from repro.measure import Data, Monitor, Place, Task, together
 from repro.problem import Problem
 from repro.running.attempt import attempt
-from repro.running.work import Observer, Outcome, Part, Pool, Reader, Result, Silent, Work, drive
+from repro.running.work import Observer, Outcome, Part, Pool, Result, Silent, Work, drive
 from repro.running.workers import WAIT_S, Source, WorkerDied, processes, threads
 from repro.spec import Condition
 from repro.store import Trial

@@ -1,58 +1,24 @@
 """What is left of some conditions: which trial is run next, and what becomes of one that came back.
 
-It knows no process and no network: ``drive`` keeps any ``Pool`` of workers busy, this process, processes
+It knows no clock, no process and no network: ``drive`` keeps any ``Pool`` of workers busy, this process, processes
 beside it, a cluster or a simulation of one. The experiments are asked what is pending at the start, in a search after
 each of its trials (so that one that has found its rate hands over to scoring), and once more at the end. The first
 condition's trials go first; a trial that several want is run once.
 """
 
-import os
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from repro import experiments, garbage
+from repro import experiments
 from repro.experiments import Planned
-from repro.files import SETTLED_S
+from repro.marks import Reader
 from repro.spec import Condition
-from repro.store import Place, StoreError, Trial, TrialSpec, places, record
+from repro.store import Trial, TrialSpec
 
 TRIES = 5
 """Workers that a trial may lose one after the other, without getting on, before it is given up."""
-
-
-class Reader:
-    """The records of a store, for who looks often: one is read again only when its file is another."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._read: dict[str, tuple[tuple[int, ...], Trial | None]] = {}
-        """identity -> what tells the file from another, and its trial, None where the record cannot be used."""
-
-    def trials(self) -> list[Trial]:
-        """Return the trials that there are now, by identity, without those whose records cannot be used."""
-        before, self._read = self._read, {}
-        settled = time.time() - SETTLED_S
-        with garbage.put_off():
-            for at in places(self._root):
-                try:
-                    s = os.stat(at.path, follow_symlinks=False)  # noqa: PTH116 - text: see Place
-                    mark = (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) if s.st_ctime < settled else ()
-                    known = before.get(at.name, ((), None))
-                    self._read[at.name] = known if mark and known[0] == mark else (mark, _usable(at))
-                except (OSError, ValueError):
-                    continue  # nothing was begun there, or no longer is
-        return [trial for _, trial in self._read.values() if trial is not None]
-
-
-def _usable(at: Place) -> Trial | None:
-    try:
-        return record(at)
-    except StoreError:
-        return None
 
 
 class Observer(Protocol):
