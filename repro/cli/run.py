@@ -1,5 +1,6 @@
 """The commands that run trials."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def runclaim_named(
 
     directory = registry_folder(claims)
     found = [claim_named(directory, id_) for id_ in dict.fromkeys(ids)]
+    if condition is not None:
+        options["budget_s"] = math.inf  # who names a condition means it
     wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
     ctx.exit(session.run(wanted, named=True, **options))
 
@@ -101,7 +104,7 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
     wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]
     if scale is not None:
         if ctx.get_parameter_source("budget_s") == click.core.ParameterSource.DEFAULT:
-            options["budget_s"] = float("inf")  # who names a scale means all of it, unless a budget was typed
+            options["budget_s"] = math.inf  # who names a scale means all of it, unless a budget was typed
         scaled = [(claim, c.name) for claim in found for c in claim.conditions.values() if c.scale == scale]
         wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
     if not wanted:

@@ -1,5 +1,6 @@
 """What a condition still costs, and which condition of a claim fits what is here."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +82,18 @@ def named(claim: Claim, name: str) -> Choice:
     condition = claim.conditions[name]
     reason = never(claim, condition)
     return Choice(None, f"{name}: {reason}") if reason else Choice(condition, "as asked")
+
+
+def admitted(
+    claim: Claim, asked: Choice, *, trials: Sequence[Trial], device: str, gpus: int, budget_s: float, seeds: int | None
+) -> Choice:  # fmt: skip
+    """Return what was asked for, or none where it needs more GPUs than there are, or more time than the budget."""
+    if asked.condition is None:
+        return asked
+    against = lacks(asked.condition, gpus)
+    if against is None and budget_s != math.inf:  # what has no end is not worked out
+        against = over_budget(claim, asked.condition, trials, device, budget_s, seeds)
+    return Choice(None, f"{asked.condition.name}: {against}") if against else asked
 
 
 def never(claim: Claim, condition: Condition) -> str | None:

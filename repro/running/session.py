@@ -13,13 +13,13 @@ from rich.console import Console
 
 from repro import experiments
 from repro.judging import bands
+from repro.marks import Reader
 from repro.planning import plan
 from repro.planning.plan import Choice
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
 from repro.report import summary, tables
 from repro.report.console import terminal
 from repro.report.progress import Progress
-from repro.running.work import Reader
 from repro.spec import Claim, Condition
 from repro.store import StoreError, Unusable, add_look
 
@@ -63,9 +63,7 @@ def _run(
     try:
         gpus = cluster.gpus if cluster else runner.count_gpus(device)
         for claim, asked in wanted:
-            choice = _lacking(asked or _fitting(claim, reader, device.type, gpus, options), gpus)
-            if asked and not named:
-                choice = _within_budget(claim, choice, reader, device.type, options)
+            choice = _chosen(claim, asked, reader, device.type, gpus, options)
             choices.append((claim, choice, named and asked is None))
             if choice.condition is None:
                 continue
@@ -111,26 +109,15 @@ def _tell(failed: Sequence[str]) -> None:
         click.echo(f"repro: failed: {line}", err=True)
 
 
-def _fitting(claim: Claim, reader: Reader, device: str, gpus: int, options: dict[str, Any]) -> Choice:
-    """Return the condition to run unasked, from the records that there are by now."""
-    return plan.choose(
-        claim, trials=reader.trials(), device=device, gpus=gpus, data=options["data"], download=options["download"],
-        budget_s=options["budget_s"], seeds=options["seeds"],
-    )  # fmt: skip
-
-
-def _lacking(choice: Choice, gpus: int) -> Choice:
-    """Return a choice, or none where the condition needs more GPUs than there are."""
-    lack = plan.lacks(choice.condition, gpus) if choice.condition else None
-    return Choice(None, f"{choice.condition.name}: {lack}") if choice.condition and lack else choice
-
-
-def _within_budget(claim: Claim, choice: Choice, reader: Reader, device: str, options: dict[str, Any]) -> Choice:
-    """Return a choice that a scale made, or none where the condition may take longer than the budget."""
-    if choice.condition is None or options["budget_s"] == float("inf"):
-        return choice
-    over = plan.over_budget(claim, choice.condition, reader.trials(), device, options["budget_s"], options["seeds"])
-    return Choice(None, f"{choice.condition.name}: {over}") if over else choice
+def _chosen(
+    claim: Claim, asked: Choice | None, reader: Reader, device: str, gpus: int, options: dict[str, Any]
+) -> Choice:
+    """Return the condition to run: the one asked for, if it may be run here, or the one that fits by now."""
+    here: dict[str, Any] = {key: options[key] for key in ("budget_s", "seeds")}
+    here |= {"trials": reader.trials(), "device": device, "gpus": gpus}
+    if asked is not None:
+        return plan.admitted(claim, asked, **here)
+    return plan.choose(claim, data=options["data"], download=options["download"], **here)
 
 
 def _refuse_wrong_use(
