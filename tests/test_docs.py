@@ -1,6 +1,8 @@
 """What is written is true: commands, figures, files."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import speed
 
 from repro import cli, registry
+from repro.bench import results
 from repro.report import summary, tables
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,31 @@ def test_figures_of_speed_are_those_of_the_records() -> None:
     runs = speed.records()
     assert speed.PLACE.findall(README) == [speed.quoted(runs)]
     assert speed.PLACE.findall((ROOT / "docs" / "bench.md").read_text()) == [speed.table(runs)]
+
+
+def test_what_the_gate_can_see_is_what_its_runs_say() -> None:
+    """The table of docs/bench.md follows from the committed runs of one code; gates of slowed code were red as told."""
+    page = (ROOT / "docs" / "bench.md").read_text()
+    runs = sorted(GATE.glob("same-*.json"))
+    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "power.py"), *map(str, runs)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert len(runs) == 36
+    assert said.split("\n\n")[1].strip() in page
+    red = {times: [_red(times, number) for number in range(1, count + 1)] for times, count in GATES.items()}
+    assert red == {"1.5": [[], ["lrn"], ["lrn"]], "2": [["lrn"]] * 4, "5": [["lrn"]]}
+
+
+GATE, GATES = ROOT / "reports" / "bench" / "gate", {"1.5": 3, "2": 4, "5": 1}
+
+
+def _red(times: str, number: int) -> list[str]:
+    """Return which cases a gate names, LRN's work having been so many times as much: 6 + 6 processes of 4 rounds."""
+    then, now = (
+        results.joined([results.load(file) for file in sorted(GATE.glob(f"lrn-{times}-{number}-{side}-*.json"))])
+        for side in ("then", "now")
+    )
+    assert then.rounds == now.rounds == 24
+    return [change.name for change in results.changes(now, then, 4) if change.gross]
 
 
 @pytest.mark.parametrize("net", ["alexnet", "18pct"])
