@@ -189,16 +189,13 @@ def test_a_recording_that_is_no_longer_needed_is_gone(monkeypatch):
     model = nn.Linear(3, 3)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     update = captured.update_for(model, optimizer, captured=True)
-    gc.disable()
-    try:
+    with garbage.put_off():
         for size in (4, 2):
             update(torch.randn(size, 3), torch.zeros(size, dtype=torch.int64))
         assert len(seen) == 2
         assert seen[1]() is not None
         del update
         assert seen[1]() is None
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("net", ["19pct", "alexnet-32"])
@@ -341,11 +338,8 @@ def test_why_a_recording_failed_is_told(cuda, monkeypatch, error, told, words):
             cuda_graph(lambda: None, fail)
         return weakref.ref(fail)
 
-    gc.disable()
-    try:
+    with garbage.put_off():
         assert attempt(words)() is None  # nor is the network kept, until a collector of cycles comes by
-    finally:
-        gc.enable()
     assert cuda.current_stream() is cuda.outside
     assert cuda.told == []  # the allocator still asks it
     attempt("after another that could not" if told is Unrecordable else words)

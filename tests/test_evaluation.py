@@ -4,7 +4,6 @@ As in test_captured.py torch.fx records here, which is as blind to what Python k
 """
 
 import copy
-import gc
 import itertools
 import weakref
 
@@ -13,6 +12,7 @@ import torch
 from test_captured import NothingIsRead, by_torch_fx, parameters
 from test_captured import batches as training_batches
 
+from repro import garbage
 from repro.data import embedded
 from repro.experiments import final_error
 from repro.loading.finish import Finish
@@ -158,16 +158,13 @@ def test_the_recording_goes_with_the_network(monkeypatch):
 
     monkeypatch.setattr(captured, "cuda_graph", record)
     made = Network(parameters(protocol="modern", batch=8), pictures(), 0, "resident", captured=True)
-    gc.disable()
-    try:
+    with garbage.put_off():
         for count in (1, 10):
             made.evaluation(made.views("val", count))
         assert len(seen) == 2
         assert seen[1]() is not None
         del made
         assert seen[1]() is None
-    finally:
-        gc.enable()
 
 
 def pictures():
