@@ -247,11 +247,6 @@ def expectations(claim: Claim, condition: str) -> list[Expectation]:
     return [e for e in claim.expect if not e.conditions or condition in e.conditions]
 
 
-def number_text(value: float) -> str:
-    """Return a known number: whole ones in full with thousands apart, others to six digits."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.6g}"
-
-
 def published_text(expectation: Expectation) -> str:
     """Return the published value as a reader expects it: ``6``, ``> 1``, ``about 2``, ``slightly less time``."""
     published = expectation.published

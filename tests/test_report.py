@@ -203,7 +203,7 @@ def test_ours_has_a_unit_where_the_papers_words_have_none() -> None:
     assert ours["colour-noise-scale"] == ["819.762 levels of 0..255, computed"]
     assert ours["parameters"] == ["60,965,224 computed"]
     spread = {"value": 0.9, "low": 0.8, "high": 1.0, "n": [3, 3], "confidence": 0.95, "unit": "ratio"}
-    assert tables.ours_in_full(spread | {"published_text": "less time"}) == "0.9 times [0.8, 1], 95%, n=3+3"
+    assert tables.ours_in_full(spread | {"published_text": "less time"}) == "0.900 times [0.800, 1.000], 95%, n=3+3"
     assert tables.value(spread | {"unit": "fraction of the peak", "low": 0.9, "high": 0.9}) == "0.9 of the peak (90%)"
     few = [registry.load_claim(CLAIMS / f"{id_}.toml") for id_ in ("conv-parameter-share", "free-augmentation")]
     text = page.render(summary.summarise({c.id: c for c in few}, REPORTS), REPORTS)
@@ -367,7 +367,9 @@ def test_refuted_claims_need_to_be_known(claim: spec.Claim) -> None:
 
 def test_ours_shows_open_ends() -> None:
     """An interval without an end says so, and no estimate is a dash."""
-    assert tables.ours({"value": 3.0, "low": 2.0, "high": None, "n": [3, 3], "confidence": 0.9}) == "3 [2, ∞] n=3+3"
+    assert (
+        tables.ours({"value": 3.0, "low": 2.0, "high": None, "n": [3, 3], "confidence": 0.9}) == "3.00 [2.00, ∞] n=3+3"
+    )
     assert tables.ours({"value": None}) == "-"
 
 
@@ -409,7 +411,7 @@ def test_committed_evidence_is_clean() -> None:
         (1.42, 1.31, 1.53, 1 - 0.1 / 3, "1.42 [1.31, 1.53], 96.7%, n=5+5"),
         (60965224.0, 60965224.0, 60965224.0, 0.95, "60,965,224 computed"),
         (4.6875, None, None, 0.9, "4.69 [-∞, ∞] n=5+5"),
-        (6.0, 4.0, None, 1 - 2 * ALPHA, "6 [4, ∞] n=5+5"),
+        (6.0, 4.0, None, 1 - 2 * ALPHA, "6.00 [4.00, ∞] n=5+5"),
         (None, None, None, None, "-"),
     ],
 )

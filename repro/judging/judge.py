@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed, Planned
-from repro.judging.rules import ALPHA, describe, in_words, known, outcome, trend
+from repro.judging.rules import ALPHA, describe, in_words, known, outcome, trend, unit
 from repro.judging.stats import (
     Estimate,
     Sample,
@@ -130,8 +130,7 @@ def _verdict(
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
-    evidence = experiments.get(claim.experiment).EVIDENCE
-    compared = [_compared(e, condition, observed, evidence) for e in wanted]
+    compared = [_compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
     if trouble := unknown or _trouble(observed, found.unlike, lost, looks or [condition.seeds]):
         broken = _broken(condition)
@@ -259,6 +258,7 @@ class _Compared(NamedTuple):
     groups: tuple[tuple[Observation, ...], ...]
     samples: tuple[Sample, ...]
     """Empty where an arm has nothing to say."""
+    unit: str
     evidence: str
 
     @property
@@ -266,17 +266,18 @@ class _Compared(NamedTuple):
         return tuple(all(o.exact for o in group) for group in self.groups)
 
 
-def _compared(e: Expectation, condition: Condition, observed: Observed, evidence: str) -> _Compared:
+def _compared(e: Expectation, condition: Condition, observed: Observed, experiment: Any) -> _Compared:
     """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
     arms = (e.of,) if e.over is None else (e.of, e.over)
     groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
+    told = unit(e, experiment.UNITS)
     if not all(groups):
-        return _Compared(arms, groups, (), evidence)
+        return _Compared(arms, groups, (), told, experiment.EVIDENCE)
     make = log_sample if e.statistic == "ratio" else sample
     samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
     if condition.scale == "static":
         samples = tuple(s._replace(variance=0.0) for s in samples)
-    return _Compared(arms, groups, samples, evidence)
+    return _Compared(arms, groups, samples, told, experiment.EVIDENCE)
 
 
 def _silent(e: Expectation, compared: _Compared, seeds: Sequence[int]) -> list[str]:
@@ -328,7 +329,7 @@ def _so_far(e: Expectation, compared: _Compared, confidence: float, answer: Outc
     if not compared.samples:
         return Judged(e, None, answer, "nothing to estimate from yet")
     estimate = _estimate(e, compared, confidence)
-    return Judged(e, estimate, answer, f"so far {describe(e, estimate, compared.evidence)}")
+    return Judged(e, estimate, answer, f"so far {describe(e, estimate, compared.unit, compared.evidence)}")
 
 
 class _Level(NamedTuple):
@@ -350,7 +351,7 @@ def _judge_one(
     if reduced and e.null is None:
         return Judged(e, estimate, "NOT_TESTED", "an absolute value cannot be tested on reduced data")
     unsettled: Outcome = "TREND_UNRESOLVED" if reduced else "INCONCLUSIVE"
-    ours = describe(e, estimate, compared.evidence) if estimate else "nothing to compare"
+    ours = describe(e, estimate, compared.unit, compared.evidence) if estimate else "nothing to compare"
     if undecided:
         return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
     if estimate is None:

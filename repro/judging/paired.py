@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from repro import files, store
 from repro.experiments import Observation, Observed
 from repro.judging.stats import Estimate, paired_difference
+from repro.numbers import estimate_texts
 from repro.spec import Expectation
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def _missed(
 
 def sentence(i: Estimate) -> str:
     """Return what was found, and what it does not mean."""
+    value, low, high = estimate_texts(i.value, i.low, i.high)
     return (
-        f"on the same {i.n[0]:,} test images these networks differ by {i.value:.3g} points ({100 * i.confidence:.0f}% "
-        f"interval over the images {i.low:.3g} to {i.high:.3g}); it describes these networks and decides nothing"
+        f"on the same {i.n[0]:,} test images these networks differ by {value} points ({100 * i.confidence:.0f}% "
+        f"interval over the images {low} to {high}); it describes these networks and decides nothing"
     )

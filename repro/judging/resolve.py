@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.judging.power import chances, required_n
-from repro.judging.rules import in_words
+from repro.judging.rules import in_words, unit
 from repro.judging.stats import log_sample, proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
@@ -75,7 +75,7 @@ def _resolved(
     if sd is None:
         return nothing._replace(source=source)
     sds = (sd,) * (1 + e.compares)
-    points = experiment.UNITS[e.metrics[0]] in ("%", "points") and e.statistic != "ratio"
+    points = unit(e, experiment.UNITS) in ("%", "points")
     detects = _detects(e, sds, n, together)
     nothing = nothing._replace(sd=sd, source=source, detects=detects, unit=" points" if points else "")
     if truth is None:

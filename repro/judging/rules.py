@@ -1,11 +1,11 @@
 """Which outcome an interval has, and the words for it: the table in README.md, "Verdicts", for one expectation."""
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from repro.judging.stats import Estimate
-from repro.spec import Expectation, Outcome, band_text, number_text, published_text
+from repro.numbers import in_full, number_text, sentence_texts
+from repro.spec import Expectation, Outcome, band_text, published_text
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
 LOOSELY = "though not at the stricter level at which several expectations together are refuted"
@@ -124,13 +124,17 @@ def trend(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str
     return "TREND_UNRESOLVED", "on reduced data no direction can be told"
 
 
-def describe(e: Expectation, estimate: Estimate, evidence: str) -> str:
-    """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the paper's 6``."""
-    n = " + ".join(map(str, estimate.n))
-    interval = f"{100 * estimate.confidence:.3g}% interval {_bound(estimate.low)} to {_bound(estimate.high)}"
-    text = f"{estimate.value:.3g} ({interval}, n = {n})"
+def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str) -> str:
+    """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the published 6``.
+
+    ``unit``: of the value, as ``unit`` returns it; times, and what the expectation is named for, goes without saying.
+    """
+    shown = "" if unit == "ratio" or unit in in_words(e) else unit
     if known(estimate):
-        text = f"{number_text(estimate.value)}, {evidence}"
+        text = f"{in_full(number_text(estimate.value), estimate.value, shown)}, {evidence}"
+    else:
+        number, spread = sentence_texts(*estimate)
+        text = f"{in_full(number, estimate.value, shown)} ({spread})"
     if e.published_value:
         ratio = estimate.value / e.published_value
         beside = f"{_times(ratio)} the published"
@@ -141,6 +145,14 @@ def describe(e: Expectation, estimate: Estimate, evidence: str) -> str:
     return f"{text}, where the paper says {said}"
 
 
+def unit(e: Expectation, units: Mapping[str, str]) -> str:
+    """Return the unit of what is expected, points for a difference of %; ``units`` are the metrics' own."""
+    of = units[e.metrics[0]]
+    if e.statistic == "difference" and of == "%":
+        return "points"
+    return e.statistic if e.statistic in ("ratio", "proportion") else of
+
+
 def _times(ratio: float) -> str:
     return f"{ratio:.2f} times" if abs(ratio) < 9.995 else f"{ratio:.3g} times"
 
@@ -148,7 +160,3 @@ def _times(ratio: float) -> str:
 def known(estimate: Estimate) -> bool:
     """Whether a value is computed, not measured: an interval without width."""
     return estimate.low == estimate.high
-
-
-def _bound(value: float) -> str:
-    return ("∞" if value > 0 else "-∞") if math.isinf(value) else f"{value:.3g}"

@@ -7,9 +7,8 @@ from rich.table import Table
 
 from repro.judging.diff import Change, Row
 from repro.judging.stats import Estimate
+from repro.numbers import LEVELS, cell_text, estimate_texts, number_text
 from repro.report.console import outcome
-from repro.report.tables import LEVELS, level
-from repro.spec import number_text
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -32,7 +31,7 @@ def _interval(i: Estimate | None) -> str:
         return "-"
     if i.low == i.high:
         return number_text(i.value)
-    return f"{i.value:.3g} [{i.low:.3g}, {i.high:.3g}]{level(i.confidence)} n={'+'.join(map(str, i.n))}"
+    return cell_text(*i)
 
 
 def _difference(change: Change) -> str:
@@ -40,7 +39,8 @@ def _difference(change: Change) -> str:
         return change.note
     i = change.difference
     kind = "times" if change.ratio else "more"
-    return f"{i.value:.3g} {kind} [{i.low:.3g}, {i.high:.3g}]: {change.note}"
+    value, low, high = estimate_texts(i.value, i.low, i.high)
+    return f"{value} {kind} [{low}, {high}]: {change.note}"
 
 
 def counts(rows: Sequence[Row]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro import numbers
 from repro.report import sections, tables
 from repro.report.summary import counts_line
 
@@ -13,7 +14,7 @@ def render(summary: Mapping[str, Any]) -> str:
     errata = [_erratum(claim) for claim in summary["claims"] if claim["id"] in summary["errata"]]
     parts = [
         "# Which claims of the 2012 AlexNet paper hold",
-        f"{counts_line(summary['claims'])}. n is seeds an arm; {tables.LEVELS}.",
+        f"{counts_line(summary['claims'])}. n is seeds an arm; {numbers.LEVELS}.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
     if beside := [line for group in sections.by_claim(sections.beside(summary)) for line in _beside(group)]:
@@ -61,7 +62,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it stands, in one line and one cell."""
-    text = tables.signs(text)
+    text = numbers.signs(text)
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

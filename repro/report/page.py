@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from repro import numbers
 from repro.report import against, looked, plots, sections, tables
 
 HERE = Path(__file__).parent
@@ -45,7 +46,7 @@ def render(
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        section=_section, code=_code, sentence=_sentence, signs=tables.signs, record=_linked if linked else _plain
+        section=_section, code=_code, sentence=_sentence, signs=numbers.signs, record=_linked if linked else _plain
     )
     environment.globals.update(
         result=tables.result, published=tables.published, value=tables.value, spread=_spread,
@@ -95,7 +96,7 @@ def _sentence(text: str, *, first: bool = True) -> Markup:
     """Return the text as a sentence: with a full stop and, where it comes ``first``, a capital; backticks are code."""
     start = text[:1].upper() if first and not text[:2].isupper() else text[:1]
     stop = "" if text.endswith((".", "!", "?", "…", "”")) else "."
-    return _code(tables.signs(start + text[1:] + stop))
+    return _code(numbers.signs(start + text[1:] + stop))
 
 
 def _spread(estimate: Mapping[str, Any]) -> str:

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from repro import store
-from repro.report import tables
+from repro import numbers, store
 
 
 def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[str]]:
@@ -45,13 +44,14 @@ def _row(
         missing = {"NOT_TESTED": "not run yet", "ERROR": "not finished"}.get(condition["outcome"], "nothing to show")
         return shared | {"label": label, "value": None, "low": None, "high": None, "missing": missing}
     n = " + ".join(map(str, e["n"]))
-    unfinished = ", not finished" if condition["outcome"] == "ERROR" else ""
+    unfinished = "not finished" if condition["outcome"] == "ERROR" else ""
     seeds = [value for _, value in e["per_seed"]]
-    higher = tables.level(e["confidence"]).strip(" ,")
-    level = f", {higher} interval" if higher else ""
+    level = numbers.level_text(e["confidence"])
+    known = ", ".join(filter(None, (f"n = {n}", level and f"{level} interval", unfinished)))
+    value, start, stop = numbers.estimate_texts(e["value"], e["low"], e["high"])
     return shared | {
-        "label": f"{label} (n = {n}{level}{unfinished})", "value": e["value"], "low": e["low"], "high": e["high"],
-        "confidence": e["confidence"], "seeds": seeds, "missing": "",
+        "label": f"{label} ({known})", "value": e["value"], "low": e["low"], "high": e["high"],
+        "told": f"{value}, {100 * e['confidence']:.3g}% interval {start} to {stop}", "seeds": seeds, "missing": "",
     }  # fmt: skip
 
 
@@ -60,13 +60,9 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
 
     log = unit == "ratio" and all(x is None or x > 0 for row in rows for x in (row["value"], row["low"]))
     names = {e["words"] for c in claim["conditions"] for e in c["expected"] if e["unit"] == unit}
-    xlabel = next(iter(names)) if len(names) == 1 else tables.unit_text(unit)
-    told = "; ".join(
-        f"{row['label']}: "
-        + (row["missing"] or tables.interval_text(row["value"], row["low"], row["high"], row["confidence"]))
-        for row in rows
-    )
-    title = f"{claim['title']}: our estimates with their intervals, in {tables.unit_text(unit)}. {told}"
+    xlabel = next(iter(names)) if len(names) == 1 else numbers.unit_text(unit)
+    told = "; ".join(f"{row['label']}: {row['missing'] or row['told']}" for row in rows)
+    title = f"{claim['title']}: our estimates with their intervals, in {numbers.unit_text(unit)}. {told}"
     draw = partial(figures.forest, rows, xlabel=xlabel, log=log)
     return svg.render(lambda ax: draw(ax=ax), title=title, height=0.82 + 0.5 * len(rows), left=0.12, top=0.28)
 

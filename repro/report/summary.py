@@ -11,7 +11,7 @@ from repro.experiments import Observed
 from repro.folders import DATA
 from repro.judging import bands, paired, resolve
 from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
-from repro.judging.rules import in_words
+from repro.judging.rules import in_words, unit
 from repro.source import code_digest
 from repro.spec import (
     Claim,
@@ -207,7 +207,7 @@ def _expected(e: Expectation, experiment: Any, *, alone: bool) -> dict[str, Any]
         "accept_text": band_text(e),
         "because": e.because,
         "null": e.null,
-        "unit": _unit(e, experiment.UNITS[e.metrics[0]]),
+        "unit": unit(e, experiment.UNITS),
     }
 
 
@@ -239,12 +239,6 @@ def _per_seed(e: Expectation, observed: Observed) -> list[list[float]]:
     of, over = found
     both = [seed for seed in of if seed in over and (e.statistic != "ratio" or over[seed])]
     return [[s, of[s] / over[s] if e.statistic == "ratio" else of[s] - over[s]] for s in both]
-
-
-def _unit(e: Expectation, unit: str) -> str:
-    if e.statistic == "difference" and unit == "%":
-        return "points"
-    return e.statistic if e.statistic in ("ratio", "proportion") else unit
 
 
 def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:

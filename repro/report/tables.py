@@ -1,4 +1,4 @@
-"""How numbers are told, and tables for the terminal: 80 columns wide where they must be, plain where they are piped."""
+"""Estimates as a reader sees them, and tables for the terminal: 80 columns wide, plain where they are piped."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from repro.numbers import LEVELS, cell_text, in_full, number_text, sentence_texts, signs, with_unit
 from repro.report.console import outcome
-from repro.spec import number_text
 
 SHOWN = 2
 """Expectations of a claim that a row of the overview shows; the claim's own part has all."""
@@ -18,31 +18,15 @@ WEIGHT = (
 )  # fmt: skip
 """Outcomes of expectations, first the one that an overview may least leave out."""
 
-USUAL = 0.9
-"""The level of an interval that goes without saying: two one-sided tests at 5%, and a single look."""
 
-LEVELS = "intervals are 90% unless another level is given: a higher one where seeds were added after a first look"
-"""What a table says of its intervals."""
-
-
-def ours(estimate: Mapping[str, Any]) -> str:
-    """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash.
-
-    A level that is not the usual one stands behind the interval, ``1.42 [1.31, 1.53], 95%, n=5+5``.
-    """
+def ours(estimate: Mapping[str, Any], unit: str = "") -> str:
+    """Return our estimate with interval and n, ``1.42 [1.31, 1.53] n=5+5``, or a dash."""
     if estimate["value"] is None:
         return "-"
-    low, high = estimate["low"], estimate["high"]
-    if low == high and low is not None:
-        return f"{number_text(estimate['value'])} {estimate['evidence']}"
-    ends = ("-∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}")
-    n = "+".join(map(str, estimate["n"]))
-    return f"{estimate['value']:.3g} [{', '.join(ends)}]{level(estimate['confidence'])} n={n}"
-
-
-def level(confidence: float) -> str:
-    """Return ``, 95%,`` for an interval of another level than the usual one, nothing for one of 90%."""
-    return "" if abs(confidence - USUAL) < 1e-9 else f", {100 * confidence:.3g}%,"
+    if _known(estimate):
+        number = in_full(number_text(estimate["value"]), estimate["value"], unit)
+        return f"{number}{',' if unit else ''} {estimate['evidence']}"
+    return cell_text(*_interval(estimate), unit)
 
 
 def ours_in_full(estimate: Mapping[str, Any]) -> str:
@@ -50,40 +34,14 @@ def ours_in_full(estimate: Mapping[str, Any]) -> str:
 
     A share is also told in percent: ``0.297252 of the peak (29.7%), computed``.
     """
-    text, unit = ours(estimate), estimate["unit"]
-    if estimate["value"] is None or not (_in_words(estimate) or unit.startswith("fraction ")):
-        return text
-    number, _, rest = text.partition(" ")
-    told = f"{with_unit(number, unit)}{percent(estimate['value'], unit)}"
-    return f"{told} {rest}" if rest.startswith("[") else f"{told}, {rest}"
-
-
-def percent(value: float, unit: str) -> str:
-    """Return `` (1.45%)`` for a share of something, nothing for what is none."""
-    return f" ({100 * value:.3g}%)" if unit.startswith("fraction ") else ""
-
-
-def unit_text(unit: str) -> str:
-    """Return a unit as a reader says it behind a number: ``times`` for a ratio, ``of the runs`` for a proportion."""
-    return {"ratio": "times", "proportion": "of the runs"}.get(unit, unit.removeprefix("fraction ")) or "no unit"
-
-
-def with_unit(number: str, unit: str) -> str:
-    """Return a number with its unit: ``6 times``, ``37.5%``, ``0.01 of the parameters``."""
-    if unit == "%":
-        return f"{number}%"
-    return f"{number} {unit_text(unit)}" if unit else number
+    unit = estimate["unit"]
+    return ours(estimate, unit if _in_words(estimate) or unit.startswith("fraction ") else "")
 
 
 def published(expected: Mapping[str, Any]) -> str:
     """Return what the paper says with its unit; words stand as they are."""
     text: str = expected["published_text"]
     return text if _in_words(expected) else with_unit(signs(text), expected["unit"])
-
-
-def signs(text: str) -> str:
-    """Return the text with ``<=`` and ``>=`` as the one sign each that people write."""
-    return text.replace("<=", "≤").replace(">=", "≥")
 
 
 def _in_words(expected: Mapping[str, Any]) -> bool:
@@ -94,28 +52,24 @@ def value(estimate: Mapping[str, Any]) -> str:
     """Return our value with its unit, or a dash."""
     if estimate["value"] is None:
         return "–"
-    known = estimate["low"] is not None and estimate["low"] == estimate["high"]
-    number = number_text(estimate["value"]) if known else f"{estimate['value']:.3g}"
-    return with_unit(number, estimate["unit"]) + percent(estimate["value"], estimate["unit"])
+    number = number_text(estimate["value"]) if _known(estimate) else sentence_texts(*_interval(estimate))[0]
+    return in_full(number, estimate["value"], estimate["unit"])
 
 
 def spread(estimate: Mapping[str, Any]) -> str:
     """Return how well our value is known: its interval and n, or that it is computed or recorded."""
     if estimate["value"] is None:
         return ""
-    if estimate["low"] is not None and estimate["low"] == estimate["high"]:
-        return str(estimate["evidence"])
-    low, high = _ends(estimate["low"], estimate["high"])
-    return f"{100 * estimate['confidence']:.3g}% interval {low} to {high}, n = {' + '.join(map(str, estimate['n']))}"
+    return str(estimate["evidence"]) if _known(estimate) else sentence_texts(*_interval(estimate))[1]
 
 
-def interval_text(middle: float, low: float | None, high: float | None, confidence: float) -> str:
-    """Return ``6.64, 90% interval 6.28 to 7.03``."""
-    return "{:.3g}, {:.3g}% interval {} to {}".format(middle, 100 * confidence, *_ends(low, high))
+def _known(estimate: Mapping[str, Any]) -> bool:
+    """Whether a value is computed, not measured: an interval without width."""
+    return estimate["low"] is not None and estimate["low"] == estimate["high"]
 
 
-def _ends(low: float | None, high: float | None) -> tuple[str, str]:
-    return "-∞" if low is None else f"{low:.3g}", "∞" if high is None else f"{high:.3g}"
+def _interval(estimate: Mapping[str, Any]) -> tuple[float, float | None, float | None, Sequence[int], float]:
+    return estimate["value"], estimate["low"], estimate["high"], estimate["n"], estimate["confidence"]
 
 
 def headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
