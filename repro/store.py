@@ -33,7 +33,7 @@ from repro.files import StoreError, write_atomically
 from repro.frozen import Frozen, faults_in
 
 __all__ = [
-    "NO_DATA", "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Stored", "Trial",
+    "NO_DATA", "RESULTS", "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Stored", "Trial",
     "TrialSpec", "Unusable", "add_look", "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans",
     "locked", "noting", "own", "place", "places", "plan_files", "raw", "recall", "record", "save", "save_curve",
     "stored", "unusable", "write_atomically",
@@ -364,9 +364,11 @@ def _looks(path: Path) -> Looks:
     return looks
 
 
-SHOWN = ("record.json", "curve.csv", "looked.npz", "pictures.npz")
-EVIDENCE = (*(f"trials/*/{name}" for name in SHOWN), "plans/*.json", "bands/*.json")
-"""What a report shows."""
+RESULTS = ("curve.csv", "missed.npz", "looked.npz", "pictures.npz", "record.json")
+"""What a finished trial leaves in its folder; the record last, since it says that the others are there."""
+
+EVIDENCE = (*(f"trials/*/{name}" for name in RESULTS), "plans/*.json", "bands/*.json")
+"""What a report follows from."""
 
 
 def evidence_digest(root: Path) -> str:

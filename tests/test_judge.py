@@ -154,6 +154,13 @@ def test_nothing_run_is_not_tested():
         assert found.judged == ()
 
 
+def test_a_run_that_was_begun_and_left_nothing_is_no_claim_that_nobody_ran():
+    """Its plan is there and its records are not: taken away, or never written. Either way something was asked for."""
+    found = judge_all(claim(RELU), [], {("x", "c"): [(0, 1, 2)]})["c"]
+    assert (found.outcome, found.looks) == ("ERROR", 1)
+    assert found.reason.startswith("not complete, missing ")
+
+
 def test_a_censored_arm_leaves_its_side_open():
     """A missed target counts with its limit: it can show a direction, never a size; a diverged one alike."""
     found = verdict(RELU, relu=spread(10), tanh=[500.0, 520.0, MISS])
@@ -232,9 +239,7 @@ def test_what_is_computed_is_known_exactly(tanh, outcome):
     found = verdict(RELU, scale="static", relu=[10.0], tanh=[tanh])
     assert found.outcome == outcome
     assert found.reason.startswith(f"{tanh / 10:g}, measured, ")
-    assert verdict(ABSOLUTE, scale="static", relu=[10.0], tanh=[60.5]).reason.startswith(
-        "60.5, measured, 1.01 times"
-    )
+    assert verdict(ABSOLUTE, scale="static", relu=[10.0], tanh=[60.5]).reason.startswith("60.5, measured, 1.01 times")
 
 
 @pytest.mark.parametrize(
@@ -316,7 +321,7 @@ def test_further_looks_cost_alpha_and_the_first_plan_is_told():
     found = verdict(RELU, looks=[(0,), (0, 1, 2), tuple(range(6))], **times)
     assert found.judged[0].estimate.confidence == pytest.approx(1 - 2 * ALPHA / 3)
     assert "(96.7% interval" in found.reason
-    assert found.reason.endswith("; as first planned, with 1 seed an arm, it was INCONCLUSIVE")
+    assert found.reason.endswith("; at the first look, with 1 seed an arm, it was INCONCLUSIVE")
     assert (found.looks, found.seeds) == (3, tuple(range(6)))
 
 

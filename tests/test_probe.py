@@ -49,7 +49,7 @@ def test_the_nearest_are_the_same_in_parts() -> None:
 
 def test_queries_are_a_spread_sample_with_those_shown_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 24 test images 16 are compared; places go by the whole test set."""
-    monkeypatch.setattr(module, "QUERIES", 16)
+    monkeypatch.setattr(module, "EXAMINED", 16)
     run = SimpleNamespace(data=SimpleNamespace(count=lambda _split: 24))
     compared, shown = module.Probe._compared(run), module.Probe._shown(run, 8)
     assert len(compared) == 16

@@ -104,9 +104,10 @@ def test_damaged_records_leave_their_condition_an_error(filled: Path, claim: spe
     assert re.match(
         r"the record of (relu|tanh), (tuning|scoring), seed \d+.* cannot be used", conditions["cifar10"]["reason"]
     )
-    assert conditions["smoke"]["outcome"] == "NOT_TESTED"
+    assert conditions["smoke"]["outcome"] == "SMOKE_BROKEN"
     n = len(found[kept:]) if kept >= 0 else 1
-    assert conditions["smoke"]["reason"].endswith(f"; unusable records of the store may be of it: {n}")
+    assert conditions["smoke"]["reason"].startswith("not complete, missing ")
+    assert f"; unusable records of the store may be of it: {n}" in conditions["smoke"]["reason"]
     assert conditions["cifar10-18pct"]["reason"].startswith("nothing was run under cifar10-18pct (5 seeds")
     assert conditions["cifar10-18pct"]["reason"].endswith("on cifar10)")
     for args, code in ((["report"], 3), (["judge", claim.id], 3), (["list"], 0)):
@@ -118,12 +119,13 @@ def test_damaged_records_leave_their_condition_an_error(filled: Path, claim: spe
 def test_a_damaged_record_that_does_not_say_whose_it_is_is_told_where_it_may_belong(
     filled: Path, claim: spec.Claim
 ) -> None:
-    """Nothing of the data can be read, so whose trial it was cannot be told: not tested, and that is said."""
+    """Nothing of the data can be read, so whose trial it was cannot be told: a run was begun, and nothing is left."""
     store.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
     for path in records_of(filled):
         path.write_bytes(bytes(300))
     found = summary.summarise({claim.id: claim}, filled)["claims"][0]
-    assert found["outcome"] == "NOT_TESTED"
+    assert found["outcome"] == "ERROR"
+    assert found["reason"].startswith("not complete, missing the search of relu at ")
     assert f"unusable records of the store may be of it: {len(records_of(filled))}" in found["reason"]
 
 

@@ -194,7 +194,11 @@ def test_the_evidence_digest_follows_content_and_not_checkpoints(root, trial):
     (_record(root, trial).parent / "checkpoint.pt").write_bytes(b"x")
     assert store.evidence_digest(root) == before
     store.add_look(root, "claim", "condition", (0,))
-    assert store.evidence_digest(root) != before
+    seen = {before, store.evidence_digest(root)}
+    for name in store.RESULTS:  # a report follows from each: the images missed, too
+        (_record(root, trial).parent / name).write_bytes(b"x")
+        seen.add(store.evidence_digest(root))
+    assert len(seen) == 2 + len(store.RESULTS)
 
 
 def test_looks_asked_for_at_once_are_all_kept(tmp_path):

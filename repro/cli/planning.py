@@ -74,7 +74,7 @@ def plan(
         click.echo(line)
     if ids:
         click.echo("\nWhat the planned seeds resolve:")
-        for line in plans.resolved(found, left, trials, seeds):
+        for line in plans.resolved(found, left, trials, asked_for.looks, seeds):
             click.echo(line)
 
 

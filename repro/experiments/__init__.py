@@ -2,9 +2,10 @@
 
 Each module holds ``NAME``, ``NUMERICS``, ``UNITS`` (its metrics, each with its unit), ``VIEWED`` (those that are taken
 of a view of the image), ``EVIDENCE``, ``TIMED`` (whether a trial reads its result off a clock, so that nothing else may
-run beside it), ``FACTORS``, a ``Parameters`` type, and the functions ``faults``, ``pending``, ``planned_epochs`` and
-``observe``. How it is measured lies in the module of the same name under ``repro.measure``;
-nothing here imports torch. The folder is the registry: a new module here is a new experiment.
+run beside it), ``EXAMINED`` (how many test images a metric is taken of, None for all), ``FACTORS``, a ``Parameters``
+type, and the functions ``faults``, ``pending``, ``planned_epochs`` and ``observe``. How it is measured lies in the
+module of the same name under ``repro.measure``; nothing here imports torch. The folder is the registry: a new module
+here is a new experiment.
 """
 
 import importlib

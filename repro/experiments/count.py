@@ -17,6 +17,7 @@ NAME = "count"
 NUMERICS = 3
 EVIDENCE = "computed"
 TIMED = False
+EXAMINED = None
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVS = LAYERS[:5]
 UNITS = {

@@ -24,6 +24,7 @@ UNITS = {"epochs-to": "epochs"}
 VIEWED = ()
 EVIDENCE = "measured"
 TIMED = False
+EXAMINED = None
 MEASUREMENT = "epochs-to"
 TRAINED = "epochs-trained"
 SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target

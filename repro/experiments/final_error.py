@@ -32,6 +32,7 @@ they were drawn from torch's generator. All other trials compute what they alway
 
 EVIDENCE = "measured"
 TIMED = False
+EXAMINED = None
 CONVERGED = "epochs-to-converge"
 UNITS = {
     "top1-error": "%",

@@ -12,6 +12,8 @@ WITH_DROPOUT = 3
 
 EVIDENCE = "measured"
 TIMED = False
+EXAMINED = 1000
+"""Spread evenly over the test set; a multiple of those that are shown, so that these are among them."""
 UNITS = {
     "colours-apart": "fraction of the runs",  # 1 where one tower's conv1 kernels hold the colour, 0 where not
     "neighbour-gain": "points",  # images of the query's class among the 6 nearest, by fc7 minus by pixels

@@ -14,6 +14,7 @@ NAME = "recorded"
 NUMERICS = 1
 EVIDENCE = "recorded"
 TIMED = False
+EXAMINED = None
 UNITS = {name: fact.unit for name, fact in FACTS.items()}
 VIEWED = ()
 FACTORS = ()

@@ -27,6 +27,7 @@ NAME = "throughput"
 NUMERICS = 1
 EVIDENCE = "measured"
 TIMED = True
+EXAMINED = None
 UNITS = {
     "time-per-image": "s",  # of the training step alone, on a batch that lies ready
     "loader-over-step": "ratio",  # images a second of the loader alone over those of the training step alone

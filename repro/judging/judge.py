@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.experiments import Observation, Observed, Planned
-from repro.judging.rules import ALPHA, describe, in_words, known, outcome, trend, unit
+from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend, unit
 from repro.judging.stats import (
     Estimate,
     Sample,
@@ -124,15 +124,16 @@ def _verdict(
     lost = _lost(claim, condition, found, seeds)
     seen = (*(arms for arms, _, _ in observed.trials), *(planned.arm for planned in lost))
     begun = {arm for arms in seen for arm in arms.split(", ")}
-    if condition.blocked or not begun:
-        maybe = f"; unusable records of the store may be of it: {len(found.refused)}" if looks and found.refused else ""
-        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)) + maybe)
+    if condition.blocked or not (begun or looks or unknown):
+        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)))
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
     compared = [_compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
     if trouble := unknown or _trouble(observed, found.unlike, lost, looks or [condition.seeds]):
+        if not begun and found.refused:
+            trouble += f"; unusable records of the store may be of it: {len(found.refused)}"
         broken = _broken(condition)
         judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
         return verdict(broken, "; ".join([trouble, *(j.reason for j in judged[:1])]), judged)
@@ -143,8 +144,7 @@ def _verdict(
     if not wanted:
         return verdict("NOT_TESTED", f"the claim expects nothing under {condition.name}")
     reduced = condition.scale == "reduced"
-    together = sum(e.null is not None or not reduced for e in wanted)
-    level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), max(1, together))
+    level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), together(wanted, condition))
     exact = condition.scale == "static"
     judged = [
         _judge_one(e, c, reduced, [*observed.undecided, *_silent(e, c, seeds), *([] if exact else _equal(e, c))], level)
@@ -157,7 +157,7 @@ def _verdict(
     reason = worst.reason if len(wanted) == 1 else f"{about}: {worst.reason}"
     if len(looks) > 1:
         first = judge(claim, condition, found, looks[:1])
-        reason += f"; as first planned, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
+        reason += f"; at the first look, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
     return verdict(worst.outcome, reason, judged)
 
 

@@ -1,12 +1,12 @@
 """What a condition's planned seeds can resolve: power by the claim's own band, before anything is run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.judging.power import chances, required_n
-from repro.judging.rules import in_words, unit
+from repro.judging.rules import ALPHA, in_words, together, unit
 from repro.judging.stats import log_sample, proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
@@ -20,6 +20,7 @@ TEST_IMAGES = {
 ASSUMED_LOG_SD = 0.1
 """Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
 
+MEASURED = "measured"
 SEEDS_LOOKED_AHEAD = 50
 WANTED = 0.8
 
@@ -45,20 +46,41 @@ class Resolved(NamedTuple):
     """Of ``sd`` and ``detects``, with the blank before it; empty for a ratio."""
 
 
-def resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Resolved]:
+class _Spread(NamedTuple):
+    """What the seeds of an arm scatter by, and the least that the judge takes it to be; of logarithms for a ratio."""
+
+    sd: float | None
+    floor: float
+    source: str
+
+
+def resolves(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int],
+    looks: Sequence[Sequence[int]] = (),
+) -> list[Resolved]:  # fmt: skip
     """Return what the seeds resolve of each expectation under a condition, from spreads measured so far.
 
-    Without trials the least spread there can be stands in: that of the test set, or a tenth of a time.
+    Without trials the least spread there can be stands in: that of the test set, or a tenth of a time. ``looks`` are
+    the runs so far, by their seeds: seeds beyond these are one more look, at its share of alpha.
     """
     wanted = [] if condition.scale == "smoke" else expectations(claim, condition.name)
     experiment = experiments.get(claim.experiment)
     done = {trial.spec.key: trial for trial in trials}
     values = experiment.observe(condition.arms, condition.seeds, done).values
-    return [_resolved(e, condition, experiment, values, len(seeds), len(wanted)) for e in wanted]
+    more = not set(seeds) <= {seed for look in looks for seed in look}
+    level = _Level(ALPHA / max(1, len(looks) + more), together(wanted, condition))
+    return [_resolved(e, condition, experiment, values, len(seeds), level) for e in wanted]
+
+
+class _Level(NamedTuple):
+    """At what level the judge will test: as ``chances`` takes it."""
+
+    alpha: float
+    together: int
 
 
 def _resolved(
-    e: Expectation, condition: Condition, experiment: Any, values: Any, n: int, together: int
+    e: Expectation, condition: Condition, experiment: Any, values: Any, n: int, level: _Level
 ) -> Resolved:  # fmt: skip
     nothing = Resolved(in_words(e, alone=len(condition.arms) == 1), n, None, "", None, None, None)
     if condition.scale == "static":
@@ -68,45 +90,52 @@ def _resolved(
         return nothing._replace(source="an absolute value is not tested on reduced data")
     if e.statistic == "proportion":
         truth = e.accept[1] if truth is None else truth  # "every run" is a share of one
-        return nothing._replace(source="exact, of so many runs", if_true=_share(e, truth, n), needed=_enough(e, truth))
+        share, enough = _share(e, truth, n, level.alpha), _enough(e, truth, level.alpha)
+        return nothing._replace(source="exact, of so many runs", if_true=share, needed=enough)
     if e.statistic == "max":
         return nothing._replace(source="the largest of several has no simple power")
-    sd, source = _spread(e, condition, experiment, values)
+    sd, floor, source = _spread(e, condition, experiment, values)
     if sd is None:
         return nothing._replace(source=source)
     sds = (sd,) * (1 + e.compares)
+    how = level._asdict() | {"floor": floor}
     points = unit(e, experiment.UNITS) in ("%", "points")
-    detects = _detects(e, sds, n, together)
-    nothing = nothing._replace(sd=sd, source=source, detects=detects, unit=" points" if points else "")
+    nothing = nothing._replace(
+        sd=sd, source=source, detects=_detects(e, sds, n, how), unit=" points" if points else ""
+    )  # fmt: skip
     if truth is None:
         return nothing
     field = "shown" if condition.scale == "reduced" else "reproduced"
-    if_true = getattr(chances(e, truth, sds, n, together=together), field)
-    needed = required_n(e, truth, sds, wanted=field, power=WANTED, limit=SEEDS_LOOKED_AHEAD, together=together)
+    if_true = getattr(chances(e, truth, sds, n, **how), field)
+    needed = required_n(e, truth, sds, wanted=field, power=WANTED, limit=SEEDS_LOOKED_AHEAD, **how)
     if_null = None
     if e.null is not None and condition.scale != "reduced":
-        if_null = chances(e, e.null, sds, n, together=together).not_reproduced
+        if_null = chances(e, e.null, sds, n, **how).not_reproduced
     return nothing._replace(if_true=if_true, if_null=if_null, needed=needed)
 
 
-def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) -> tuple[float | None, str]:
-    """Return the standard deviation over seeds to plan with and where it is from; None and why there is none."""
-    make = log_sample if e.statistic == "ratio" else sample
+def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) -> _Spread:
+    """Return the spread over seeds to plan with and where it is from, or without one, why there is none."""
+    ratio = e.statistic == "ratio"
+    make = log_sample if ratio else sample
     groups = [values.get(e.observables[0], {}).get(arm, ()) for arm in (e.of, e.over) if arm is not None]
     if all(len(group) > 1 for group in groups):
-        found = [make([o.value for o in group], max(o.resolution for o in group)) for group in groups]
+        floors = [max(o.resolution for o in group) for group in groups]
+        found = [make([o.value for o in group], floor) for group, floor in zip(groups, floors, strict=True)]
         sd = math.sqrt(sum(s.variance for s in found) / len(found))
-        return (sd or None), "measured" if sd else "seeds agree to the last digit"
-    if e.statistic == "ratio":
-        return ASSUMED_LOG_SD, "assumed until measured"
+        least = max(floor / (math.exp(s.mean) if ratio else 1) for s, floor in zip(found, floors, strict=True))
+        return _Spread(sd or None, least, MEASURED if sd else "seeds agree to the last digit")
+    if ratio:
+        return _Spread(ASSUMED_LOG_SD, 0.0, "assumed until measured")
     images = TEST_IMAGES.get(condition.any_arm.dataset)
     if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
-        least = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution
-        return least, f"the least that {images:,} test images give, at an error of one half"
-    return None, "no spread known before it is measured"
+        images = min(images, experiment.EXAMINED or images)
+        alone = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution
+        return _Spread(alone, alone, f"of {images:,} test images alone, at an error of one half")
+    return _Spread(None, 0.0, "no spread known before it is measured")
 
 
-def _detects(e: Expectation, sds: tuple[float, ...], n: int, together: int) -> float | None:
+def _detects(e: Expectation, sds: tuple[float, ...], n: int, how: Mapping[str, Any]) -> float | None:
     """Return the effect nearest to none whose direction is shown four times in five, found by halving."""
     if e.null is None or n < 2:
         return None
@@ -115,25 +144,25 @@ def _detects(e: Expectation, sds: tuple[float, ...], n: int, together: int) -> f
     for _ in range(14):  # to a thousandth of a deviation
         middle = (near + far) / 2
         truth = e.null * math.exp(side * middle) if e.statistic == "ratio" else e.null + side * middle
-        seen = chances(e, truth, sds, n, together=together).shown >= WANTED
+        seen = chances(e, truth, sds, n, **how).shown >= WANTED
         near, far = (near, middle) if seen else (middle, far)
     return e.null * math.exp(side * far) if e.statistic == "ratio" else e.null + side * far
 
 
-def _share(e: Expectation, truth: float, n: int) -> float:
+def _share(e: Expectation, truth: float, n: int, alpha: float) -> float:
     """Return the chance that the interval of a share of ``n`` runs lies inside the band, with a true share of one."""
     low, high = e.accept
     inside = 0.0
     for k in range(n + 1):
         ones = [1.0] * k + [0.0] * (n - k)
-        i = proportion_interval(sample(ones), 0.9)
+        i = proportion_interval(sample(ones), 1 - 2 * alpha)
         chance = math.comb(n, k) * truth**k * (1 - truth) ** (n - k)
         inside += chance if low <= i.low and i.high <= high else 0.0
     return inside
 
 
-def _enough(e: Expectation, truth: float) -> int | None:
-    return next((n for n in range(1, SEEDS_LOOKED_AHEAD + 1) if _share(e, truth, n) >= WANTED), None)
+def _enough(e: Expectation, truth: float, alpha: float) -> int | None:
+    return next((n for n in range(1, SEEDS_LOOKED_AHEAD + 1) if _share(e, truth, n, alpha) >= WANTED), None)
 
 
 def sentence(r: Resolved, scale: str) -> str:
@@ -153,8 +182,10 @@ def sentence(r: Resolved, scale: str) -> str:
     if r.if_null is not None:
         parts.append(f"NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
     if r.detects is not None:
-        parts.append(f"show the direction of a true {r.detects:.2g}{r.unit} 80 times in 100")
-    return f"{r.name}: {seeds}{spread} {', '.join(parts)}"
+        ratio = "" if r.unit or r.sd is None else "ratio of "
+        parts.append(f"show the direction of a true {ratio}{r.detects:.2g}{r.unit}, 80 times in 100")
+    at_best = "" if r.sd is None or r.source == MEASURED else " at best, as seeds will scatter more:"
+    return f"{r.name}: {seeds}{spread}{at_best} {', '.join(parts)}"
 
 
 def _of_100(chance: float) -> str:

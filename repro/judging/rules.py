@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from repro.judging.stats import Estimate
 from repro.numbers import in_full, number_text, sentence_texts
-from repro.spec import Expectation, Outcome, band_text, published_text
+from repro.spec import Condition, Expectation, Outcome, band_text, published_text
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
 LOOSELY = "though not at the stricter level at which several expectations together are refuted"
@@ -155,6 +155,11 @@ def unit(e: Expectation, units: Mapping[str, str]) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:.2f} times" if abs(ratio) < 9.995 else f"{ratio:.3g} times"
+
+
+def together(wanted: Sequence[Expectation], condition: Condition) -> int:
+    """Return how many of a condition's expectations could each refute the claim, or contradict its direction."""
+    return max(1, sum(e.null is not None or condition.scale != "reduced" for e in wanted))
 
 
 def known(estimate: Estimate) -> bool:

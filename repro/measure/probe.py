@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.experiments.probe import UNITS, Parameters
+from repro.experiments.probe import EXAMINED, UNITS, Parameters
 from repro.loading.pictures import Pictures
 from repro.loading.reference import decode
 from repro.measure import Monitor, Task
@@ -25,7 +25,6 @@ __all__ = ["load", "measure"]
 
 APART = 4.0  # times as much of the energy in colour in one tower as in the other
 NEIGHBOURS = 6  # columns of training images in Figure 4
-QUERIES = 1000  # test images that are compared, evenly spread; a multiple of ANSWERED, so that those are among them
 ANSWERED, COMPARED, BEST = 8, 5, 5  # test images of Figure 4's left half and of its right half; labels shown of each
 SMALL = 64  # pixels: side of the pictures kept
 
@@ -79,9 +78,9 @@ class Probe(Run):
         return [i * count // ANSWERED for i in range(min(n, count))]
 
     def _compared(self) -> list[int]:
-        """Return the places of the test images that are compared: all, or QUERIES of them spread evenly."""
+        """Return the places of the test images that are compared: all, or EXAMINED of them spread evenly."""
         count = self.data.count("val")
-        return list(range(count)) if count <= QUERIES else [i * count // QUERIES for i in range(QUERIES)]
+        return list(range(count)) if count <= EXAMINED else [i * count // EXAMINED for i in range(EXAMINED)]
 
     @torch.no_grad()
     def _answers(self, queries: "Hidden", shown: list[int]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from repro.judging import resolve
 from repro.planning.forecast import Fit, Left, Machines, makespan
 from repro.planning.plan import duration
+from repro.planning.reuse import Looks
 from repro.spec import Claim
 from repro.store import Trial
 
@@ -67,13 +68,15 @@ def _count(n: int, what: str) -> str:
 
 
 def resolved(
-    claims: Mapping[str, Claim], found: Sequence[Left], trials: Sequence[Trial], seeds: int | None
+    claims: Mapping[str, Claim], found: Sequence[Left], trials: Sequence[Trial], looks: Looks, seeds: int | None
 ) -> list[str]:
     """Return a line for each expectation of each condition: how often its planned seeds would answer."""
     lines = []
     for left in found:
         condition = claims[left.claim].conditions[left.condition]
-        found_here = resolve.resolves(claims[left.claim], condition, trials, condition.seeds[:seeds])
+        found_here = resolve.resolves(
+            claims[left.claim], condition, trials, condition.seeds[:seeds], looks.get((left.claim, left.condition), ())
+        )
         lines += [f"{left.claim} {left.condition}, {resolve.sentence(r, left.scale)}" for r in found_here]
     return lines
 

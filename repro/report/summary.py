@@ -52,7 +52,8 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
     if ahead:
         for claim, told in zip(registry.values(), claims, strict=True):
             for c in told["conditions"]:
-                c["resolves"] = _resolves(claim, claim.conditions[c["name"]], trials, c["seeds"])
+                looks = plans.looks.get((claim.id, c["name"]), ())
+                c["resolves"] = _resolves(claim, claim.conditions[c["name"]], trials, c["seeds"], looks)
     found: dict[str, Any] = _finite(
         {
             "schema": SCHEMA,
@@ -183,11 +184,13 @@ def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[st
     }
 
 
-def _resolves(claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int]) -> list[str]:
+def _resolves(
+    claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int], looks: Sequence[Sequence[int]]
+) -> list[str]:  # fmt: skip
     """Return in a sentence each what the planned seeds say of the expectations; nothing of what needs no seeds."""
     if condition.scale == "static":
         return []
-    return [resolve.sentence(r, condition.scale) for r in resolve.resolves(claim, condition, trials, seeds)]
+    return [resolve.sentence(r, condition.scale) for r in resolve.resolves(claim, condition, trials, seeds, looks)]
 
 
 def _command(claim: Claim, name: str, verdict: Verdict) -> str:
