@@ -30,7 +30,7 @@ FACTS = {
     "rate-drops": Fact(3, "drops", _NOTES),
     "epochs": Fact(93, "epochs", _NOTES),
     "bias-rate-over-weight-rate": Fact(2, "ratio", "layers/layer-params-145.cfg"),
-    "conv1-rate-at-the-end": Fact(0, "", _NOTES),
+    "conv1-rate-over-others-at-the-end": Fact(0, "ratio", _NOTES),
     # Section 5, initial weights (initW) and biases (initB).
     **{f"initial-std-conv{k}": Fact(0.01 if k < 3 else 0.03, "", _NET) for k in range(1, 6)},
     **{f"initial-std-fc{k}": Fact(0.01, "", _NET) for k in range(6, 9)},

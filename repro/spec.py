@@ -224,6 +224,8 @@ class ClaimKeys(Frozen):
     expect: Annotated[tuple[Expectation, ...], Field(min_length=1)]
     deviations: tuple[Deviation, ...] = ()
     known: Known | None = None
+    by_construction: Text | None = None
+    """Why the answer could hardly be another one: what is compared with the statement was written from it."""
     support: tuple[Name, ...] = ()
     """Claims whose answer stands beside this one's: facts that make it more or less likely."""
 

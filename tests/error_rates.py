@@ -128,8 +128,9 @@ claim is the difference of 1.4 points, SD 0.35. Our rule cannot know how many lo
 each one as the last of those so far: alpha, then a half of it, then a third. With the truth on the band's edge (0.7)
 that takes back most of the excess over 5%, not all of it; who plans three looks from the start, at a third each, stays
 below. No rule takes back all of it for looks that nobody planned: the first one has spent alpha, so whatever a later
-one adds comes on top. It adds at most its share, so that three looks are wrong at most 9.2 times in 100 (alpha times
-1 + 1/2 + 1/3), whatever the draws have in common; and what the first plan said stands in every later reason.
+one adds comes on top. It adds at most its share, so that two looks are wrong at most 7.5 times in 100 (alpha times
+1 + 1/2), three looks are wrong at most 9.2 times in 100 (1 + 1/2 + 1/3), whatever the draws have in common; and what
+the first look said stands in every later reason.
 
 | truth | rule | REPRODUCED | NOT_REPRODUCED | neither |
 |---|---|---|---|---|"""

@@ -63,4 +63,4 @@ def test_facts_are_used():
         for e in c.expect
         for m in e.metrics
     }
-    assert set(FACTS) - asked == {"conv1-rate-at-the-end", "views-when-tested", "crop-places-a-side"}
+    assert set(FACTS) - asked == {"bias-rate-over-weight-rate", "views-when-tested", "crop-places-a-side"}

@@ -14,7 +14,7 @@ from repro.experiments import CommonParameters, Observed, Planned, decisive, eve
 from repro.store import Trial, TrialSpec
 
 NAME = "count"
-NUMERICS = 3
+NUMERICS = 4
 EVIDENCE = "computed"
 TIMED = False
 EXAMINED = None

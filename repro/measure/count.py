@@ -86,7 +86,7 @@ def count(p: Parameters) -> dict[str, float]:
         for nets, (validation, test) in paper.TABLE_2_TOP5.items()
     }
     found |= {
-        "runner-up-gap": round(paper.RUNNER_UP_TOP5 - paper.TABLE_2_TOP5["seven"][1], 6),
+        "runner-up-gap": round(paper.ILSVRC_2012_TOP5["runner-up"] - paper.ILSVRC_2012_TOP5["winner"], 6),
         "update-rule-error": update_rule_error(),
     }
     found |= {f"colour-noise-{reading}": colour_noise(reading) for reading in get_args(Reading)}

@@ -58,13 +58,14 @@ def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -
         low = min(low, target) * 0.9  # room for the target's name
         ax.axhline(target, color=INK, linewidth=0.8, alpha=0.6)
         ax.annotate(
-            f"target {target:g}", (0, target), (4, -3), xycoords=("axes fraction", "data"), textcoords="offset points",
-            va="top",
+            f"target {100 * target:g}%", (0, target), (4, -3), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="top",
         )  # fmt: skip
     ax.legend(loc="upper right")
     ax.set_yscale("log")
-    ax.set(xlabel="epochs", ylabel="training error (fraction)", xlim=(0, None), ylim=(low * 0.97, None))
-    _log_ticks(ax, "y", (0.001, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), low * 0.98, 1.0)
+    ax.set(xlabel="epochs", ylabel="training error (log scale)", xlim=(0, None), ylim=(low * 0.97, None))
+    _log_ticks(ax, "y", (0.001, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), low * 0.98, 1.0,
+               percent=True)  # fmt: skip
     return ax
 
 
@@ -186,9 +187,11 @@ def _cycled(values: Sequence[Any], n: int) -> list[Any]:
     return [values[i % len(values)] for i in range(n)]
 
 
-def _log_ticks(ax: Axes, axis: str, candidates: Sequence[float], low: float, high: float) -> None:
+def _log_ticks(
+    ax: Axes, axis: str, candidates: Sequence[float], low: float, high: float, *, percent: bool = False
+) -> None:  # fmt: skip
     """Put ticks a reader can add up on a logarithmic axis: those candidates that it spans."""
     ticks = [t for t in candidates if low <= t <= high]
     if len(ticks) >= 2:
-        getattr(ax, f"set_{axis}ticks")(ticks, [f"{t:g}" for t in ticks])
+        getattr(ax, f"set_{axis}ticks")(ticks, [f"{100 * t:.3g}%" if percent else f"{t:g}" for t in ticks])
         ax.minorticks_off()

@@ -85,7 +85,18 @@ def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -
         return []
     arms = ", ".join(sorted({curve.arm for curve in found}))
     title = f"Training error against epochs for {arms}, every seed: {claim['id']}, {condition['name']}"
+    title += "".join(f"; {line}" for line in _reached(condition))
     return [svg.render(partial(training_error, found, target=condition["parameters"].get("target")), title=title)]
+
+
+def _reached(condition: Mapping[str, Any]) -> list[str]:
+    """Return when the scored seeds of each arm reached the target: ``relu at 6.15 to 6.74 epochs``."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for trial in condition["trials"]:
+        if trial["role"] == "scoring" and "epochs-to" in trial["measurements"]:
+            times[trial["arm"]].append(trial["measurements"]["epochs-to"])
+    target = condition["parameters"].get("target")
+    return [f"{arm} reaches {100 * target:g}% at {min(t):.2f} to {max(t):.2f} epochs" for arm, t in times.items()]
 
 
 def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:

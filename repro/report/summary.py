@@ -149,6 +149,7 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict], root: Path) -> dict[st
         "support": list(claim.support),
         "corroboration": list(dict.fromkeys(filter(None, map(corroboration_text, claim.expect)))),
         "known": claim.known.model_dump() if claim.known else None,
+        "by_construction": claim.by_construction,
         "published": [published_text(e) for e in expectations(claim, claim.headline)],
         "deviations": [d.model_dump() for d in claim.deviations],
         "conditions": [_condition(claim, name, v, root) for name, v in verdicts.items()],
