@@ -136,7 +136,7 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
     assert "1.52" in top
     assert top.count(claim.title) == 1  # one claim, one title, a line each condition
     (line,) = re.findall(r'<li><a href="#relu-speedup-cifar10-19pct">(.*)', top)
-    assert line.startswith("net 19pct, recipe code, on cifar10</a>: <strong>1.52 times")
+    assert line.startswith("net 19pct, the released recipe (code), on cifar10</a>: <strong>1.52 times")
     assert "Measured, but not under the condition named beforehand to decide" in top
     assert "run, below" not in text  # the headline was run
     assert "3 of the 5 planned seeds" in top

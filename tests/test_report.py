@@ -297,6 +297,31 @@ def test_what_the_tested_claims_rest_on_is_told(filled: Path) -> None:
     assert all(part == sorted(part, key=order.index) for part in (first[:split], first[split:]))
 
 
+def test_how_often_a_verdict_is_wrong_follows_from_the_looks_it_had(filled: Path, claim: spec.Claim) -> None:
+    """One look is 5 times in 100; with a second, what was looked at twice is told as 7.5."""
+    told = []
+    for asked in (claim.conditions["cifar10"].seeds[:3], claim.conditions["cifar10"].seeds):
+        store.add_look(filled, claim.id, "cifar10", asked)
+        told.append(sections.chance(summary.summarise({claim.id: claim}, filled)))
+    assert told[0].endswith("about 5 times in 100 at most")
+    assert told[1].endswith("those here had up to 2, which makes it 7.5")
+
+
+def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -> None:
+    """Both numbers follow from the claim files and are told on the page."""
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    hollow = [c["id"] for c in found["claims"] if c["by_construction"]]
+    assert hollow == [id_ for id_ in hollow if (CLAIMS / f"{id_}.toml").read_text().count("by_construction")]
+    assert sections.hollow(found) == len(hollow) > 0
+    assert sections.blocked(found) == sum(
+        "headline" in c and tables.headline(c)["blocked"] != "" for c in found["claims"]
+    )
+    text = page.render(found, REPORTS)
+    assert f"{len(hollow)} could hardly have come out otherwise" in text
+    assert f"and {sections.blocked(found)} cannot be, with what is public" in text
+    assert text.count("It could hardly have come out otherwise: ") == len(hollow)
+
+
 def test_error_rates_are_those_of_the_simulation(filled: Path, claim: spec.Claim) -> None:
     """What the page says of being wrong stands in docs/error-rates.md, and its worlds of one look bear it out."""
     simulated = (CLAIMS.parent / "docs" / "error-rates.md").read_text()

@@ -66,7 +66,7 @@ def tested(summary: Mapping[str, Any]) -> str:
     rest = [f"{by[kind]} {said}" for kind, said in ARITHMETIC.items() if by[kind]]
     if by["measured"]:
         return f"{line}: {', '.join([str(by['measured']) + ' trained or timed', *rest])}"
-    return f"{line}, none by training: {', '.join(rest)}. No claim about errors, training or speed is decided yet"
+    return f"{line}, none by training: {', '.join(rest)}"
 
 
 def chance(summary: Mapping[str, Any]) -> str:
