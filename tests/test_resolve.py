@@ -130,4 +130,4 @@ def test_a_probe_scatters_by_the_images_it_examines():
     """1,000 test images are compared, however large the test set is."""
     found = _resolved("nearest-neighbours", "ilsvrc-2010", metric="neighbour")
     assert found.sd == pytest.approx(100 * math.sqrt(0.25 / 2000))
-    assert "1,000 test images" in resolve.sentence(found, "paper")
+    assert "1,000 at an error of one half" in resolve.sentence(found, "paper")

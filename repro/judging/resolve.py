@@ -20,7 +20,7 @@ TEST_IMAGES = {
 ASSUMED_LOG_SD = 0.1
 """Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
 
-MEASURED = "measured"
+ALONE = "of the test images alone"
 SEEDS_LOOKED_AHEAD = 50
 WANTED = 0.8
 
@@ -124,14 +124,14 @@ def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) 
         found = [make([o.value for o in group], floor) for group, floor in zip(groups, floors, strict=True)]
         sd = math.sqrt(sum(s.variance for s in found) / len(found))
         least = max(floor / (math.exp(s.mean) if ratio else 1) for s, floor in zip(found, floors, strict=True))
-        return _Spread(sd or None, least, MEASURED if sd else "seeds agree to the last digit")
+        return _Spread(sd or None, least, "measured" if sd else "seeds agree to the last digit")
     if ratio:
         return _Spread(ASSUMED_LOG_SD, 0.0, "assumed until measured")
     images = TEST_IMAGES.get(condition.any_arm.dataset)
     if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
         images = min(images, experiment.EXAMINED or images)
         alone = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution
-        return _Spread(alone, alone, f"of {images:,} test images alone, at an error of one half")
+        return _Spread(alone, alone, f"{ALONE}, {images:,} at an error of one half")
     return _Spread(None, 0.0, "no spread known before it is measured")
 
 
@@ -184,8 +184,9 @@ def sentence(r: Resolved, scale: str) -> str:
     if r.detects is not None:
         ratio = "" if r.unit or r.sd is None else "ratio of "
         parts.append(f"show the direction of a true {ratio}{r.detects:.2g}{r.unit}, 80 times in 100")
-    at_best = "" if r.sd is None or r.source == MEASURED else " at best, as seeds will scatter more:"
-    return f"{r.name}: {seeds}{spread}{at_best} {', '.join(parts)}"
+    if r.source.startswith(ALONE):
+        parts.append("all of it at best, as seeds scatter by more than their test images")
+    return f"{r.name}: {seeds}{spread} {', '.join(parts)}"
 
 
 def _of_100(chance: float) -> str:

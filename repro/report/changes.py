@@ -12,17 +12,15 @@ from repro.report.console import outcome
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Return one row a condition: its verdicts, its estimates, and the test of their difference."""
+    """Return a row an estimate of each condition: its verdicts, the estimate in both, the test of their difference."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=LEVELS, caption_justify="left")
     for name in ("claim", "condition", "old", "new", "old ours", "new ours", "new against old"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(
-            row.claim, row.condition + (" *" if row.headline else ""), outcome(row.old), outcome(row.new),
-            "\n".join(_interval(c.old) for c in row.changes) or "-",
-            "\n".join(_interval(c.new) for c in row.changes) or "-",
-            "\n".join(map(_difference, row.changes)) or "-",
-        )  # fmt: skip
+        named = (row.claim, row.condition + (" *" if row.headline else ""), outcome(row.old), outcome(row.new))
+        cells = [(_interval(c.old), _interval(c.new), _difference(c)) for c in row.changes] or [("-", "-", "-")]
+        for i, told in enumerate(cells):
+            table.add_row(*(named if i == 0 else ("",) * len(named)), *told)
     return table
 
 

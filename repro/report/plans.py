@@ -17,7 +17,10 @@ def table(found: Sequence[Left]) -> Table:
     """Return one row a condition: trials done of those planned so far, stale ones, time and disk that are left."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("claim", "condition", "done", "stale", "time left", "disk", "against it here"):
-        table.add_column(name, justify="right" if name in ("done", "stale", "time left", "disk") else "left")
+        number = name in ("done", "stale", "time left", "disk")
+        table.add_column(
+            name, justify="right" if number else "left", overflow="fold", no_wrap=name != "against it here"
+        )
     for left in found:
         table.add_row(
             left.claim, left.condition, f"{left.done}/{left.planned}", str(left.stale or "-"), _time(left),
@@ -59,7 +62,10 @@ def together(found: Sequence[Left], machines: Machines, device: str) -> list[str
     if any(not left.measured for left in open_):
         lines.append("* at the speed that the claim file assumes: no like trial was timed on such a device yet")
     if any(left.seconds for left in open_):
-        lines.append("times are upper bounds: a trial that reaches its target sooner, or a shared one, takes less")
+        lines.append(
+            "a trial that reaches its target sooner, or a shared one, takes less; a search of rates whose grid "
+            "has to grow takes more, and its trials are counted as far as they are known"
+        )
     return lines
 
 
