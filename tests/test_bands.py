@@ -77,6 +77,18 @@ def test_an_expectation_that_came_or_went_is_told(tmp_path):
     assert bands.changed(tmp_path / "other", CLAIM)[0].startswith("expected since the first run: parameters of net")
 
 
+def test_a_band_edited_on_disk_is_damage_and_no_change_of_mind(tmp_path):
+    """Like a record's, its sum says that the file was touched; one from before there were sums is read as it stands."""
+    bands.note(tmp_path, CLAIM)
+    path = tmp_path / "bands" / "parameters.json"
+    whole = path.read_text()
+    path.write_text(whole.replace("55,000,000", "50,000,000"))
+    with pytest.raises(StoreError, match=r"parameters\.json.*its sum is not that of its content"):
+        bands.changed(tmp_path, CLAIM)
+    path.write_text(whole.split(',\n "sum"')[0] + "}\n")
+    assert bands.changed(tmp_path, CLAIM) == []
+
+
 def test_a_store_from_before_there_were_bands_says_nothing(tmp_path):
     assert bands.changed(tmp_path, CLAIM) == []
 

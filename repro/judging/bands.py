@@ -54,7 +54,7 @@ def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
         shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
         found += given[shared:]
         text = Bands(claim=claim, versions=tuple(found)).model_dump_json(by_alias=True)
-        write_atomically(_path(root, claim), text.encode() + b"\n")
+        write_atomically(_path(root, claim), files.sealed(text))
 
 
 def claims(root: Path) -> list[str]:
@@ -66,7 +66,7 @@ def load(root: Path, claim: str) -> tuple[dict[str, str], ...]:
     """Return what was written for a claim, oldest first; empty where nothing was. Raises StoreError."""
     path = _path(root, claim)
     try:
-        found = Bands.model_validate_json(files.read(path))
+        found = Bands.model_validate_json(files.unsealed(files.read(path)))
         if found.schema_ == SCHEMA and found.claim != claim:
             raise ValueError(f"its content is that of {found.claim}")
     except (FileNotFoundError, NotADirectoryError):
