@@ -3,39 +3,80 @@
 #
 #   reports/collect.sh PIECE STORE [DATA]
 #
-#   check    the tests that need a GPU: kernels against the reference, recorded steps against eager ones
-#   limits   what the GPU gives at most, and where a step's time goes there, as STORE/limits.md
-#   relu     relu-speedup on CIFAR-10: the headline first, then the other nets and recipes
-#   first    what readers ask next, on imagenette160: response normalisation, then overlapping pooling
-#   errors   the other claims about errors, on imagenette160 and CIFAR-10
-#   speed    repro bench, a case at a time, the step in each precision; then the claim about throughput
+#   check     the tests that need a GPU: kernels against the reference, recorded steps against eager ones
+#   headline  relu-speedup on CIFAR-10, the condition that decides it
+#   steps     repro bench of the step (fp32, bf16) and of response normalisation
+#   limits    what the GPU gives at most, and where a step's time goes there, as STORE/limits-TABLE.md
+#   speed     repro bench, a case at a time, the step in each precision; then the claim about throughput
+#   first     what readers ask next, on imagenette160: response normalisation, then overlapping pooling
+#   relu      relu-speedup on CIFAR-10: the headline first, then the other nets and recipes
+#   errors    the other claims about errors, on imagenette160 and CIFAR-10
 #
-# Then `repro publish --store STORE` from a checkout that has the commit. An export of it will do to run this
-# (`git archive HEAD`): its records are held against the commit when they are published.
+#   reports/collect.sh pack STORE FILE
+#
+#   pack      all of STORE but the states of unfinished trials as FILE, a compressed tar; where that is more than PART
+#             (15) MiB, as FILE.00, FILE.01 and so on. It takes moments: call it after every piece.
+#
+# Then `repro publish --store STORE` from a checkout that has the commit. What is measured is published only where the
+# source is that of a commit, so all but check, pack and CONDITION=smoke refuse to run elsewhere: in a copy without git
+# that is no export. An export knows its commit (`git archive HEAD | tar -x -C DIR`), and its records are held against
+# it when they are published.
+#
+# A STORE without trials begins with the records of reports/: what is decided there is not run again. To measure all
+# of it anew, make the folder STORE/trials first; publishing then leaves out what reports/ has, and says so.
 #
 # From the environment: LIMIT (540) seconds for the call, DEVICE (cuda), JOBS (4) trials side by side, CONDITION to run
-# in place of each condition below (smoke, to try the script without data), PYTHON (python).
+# in place of each condition below (smoke, to try the script without data), PYTHON (python), PART.
 #
-# Exit code: 0 all done; 75 the time is over and there is more to do; 130 it was interrupted, likewise; else that of the
-# first run that went wrong, when the others have had their turn.
+# Exit code: 0 all done; 2 wrong use, or no commit; 75 the time is over and there is more to do; 130 it was interrupted,
+# likewise; else that of the first run that went wrong, when the others have had their turn.
 set -uo pipefail
 
-case ${1:-} in check | limits | relu | first | errors | speed) ;; *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;; esac
-[ -n "${2:-}" ] || { echo "collect.sh: name the folder for the records: reports/collect.sh $1 STORE [DATA]" >&2; exit 2; }
-[ -z "${3:-}" ] || [ -d "$3" ] || { echo "collect.sh: $3: no such folder; it should hold the data sets" >&2; exit 2; }
-mkdir -p "$2" || exit
-piece=$1 store=$(cd "$2" && pwd)
-data=() && [ -z "${3:-}" ] || data=(--data "$(cd "$3" && pwd)")
+fail() { echo "collect.sh: $*" >&2; exit 2; }
+case ${1:-} in
+  check | headline | steps | limits | speed | first | relu | errors | pack) ;;
+  *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac
+piece=$1 data=()
+[ -n "${2:-}" ] || fail "name the folder for the records: reports/collect.sh $1 STORE"
+if [ "$piece" = pack ]; then
+  [ -n "${3:-}" ] || fail "name the file to write: reports/collect.sh pack STORE FILE"
+  [ -d "$2" ] || fail "$2: no such folder; it should hold the records"
+  file=$(cd "$(dirname "$3")" && pwd)/$(basename "$3") || exit 2
+else
+  [ -z "${3:-}" ] || [ -d "$3" ] || fail "$3: no such folder; it should hold the data sets"
+  [ -z "${3:-}" ] || data=(--data "$(cd "$3" && pwd)")
+  mkdir -p "$2" || exit
+fi
+store=$(cd "$2" && pwd)
 limit=${LIMIT:-540} device=${DEVICE:-cuda} jobs=${JOBS:-4}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PYTHONUNBUFFERED=1
 worst=0
 
+# Say in words what stands against publishing what this source measures; nothing where nothing does.
+unclean() {
+  local ask='from repro.source import commit
+known, changed = commit()
+print("this copy of the source does not know its commit" if known is None
+    else "the source is not that of its commit" if changed else "")'
+  "${PYTHON:-python}" -c "$ask" || echo "the source does not say which commit it is of"
+}
+
+if [ "$piece" != pack ] && why=$(unclean) && [ -n "$why" ]; then
+  help='run from an export of a commit: git archive HEAD | tar -x -C DIR'
+  if [ "$piece" = check ] || [ "${CONDITION:-}" = smoke ]; then
+    echo "collect.sh: $why, and of it nothing could be published; for what is to be, $help" >&2
+  else
+    fail "$why, and nothing measured here could be published; $help"
+  fi
+fi
+
 # Run a command until it ends or the time is over. A first INT makes repro save what is under way (half a
 # gigabyte a trial of AlexNet); 40 s later it is killed. The terminal's Ctrl-C does not reach what `timeout` runs, and
-# the shell hears of it only while it waits: so it is passed on.
+# the shell hears of it only while it waits: so it is passed on. How it ended is left in `code`.
 bounded() {
-  local left=$((limit - SECONDS)) code
+  local left=$((limit - SECONDS))
   if ((left < 5)); then
     echo "collect.sh: $limit s are over; the same call goes on" >&2
     exit 75
@@ -79,29 +120,85 @@ bench() {
   if grep -qs '"not_measured": {}' "$file.part"; then mv "$file.part" "$file"; fi # else the next call tries again
 }
 
+# Have a store that is new begin with what is published.
+begin() {
+  [ -e "$store/trials" ] && return
+  echo "collect.sh: $store begins with the records of reports/" >&2
+  rm -rf "$store/trials.part" || exit
+  cp -r reports/plans reports/bands "$store" && cp -r reports/trials "$store/trials.part" &&
+    mv "$store/trials.part" "$store/trials" || exit
+}
+
+steps() {
+  for precision in fp32 bf16; do
+    for batch in 128 1024; do bench step $precision $batch; done
+  done
+  for precision in fp32 bf16; do bench lrn $precision 1024; done
+}
+
+# Bring everything but states into one file, and cut that where it is too large.
+pack() {
+  local states parts whole=$file.part name
+  name=$(basename "$file")
+  tar -C "$store" --exclude 'checkpoint.pt*' --exclude '*.part' --exclude lock --exclude .lock -czf "$whole" . || exit
+  rm -f "$file" "$file".[0-9][0-9]
+  if (($(stat -c %s "$whole") <= ${PART:-15} << 20)); then
+    mv "$whole" "$file" || exit
+    echo "collect.sh: $(stat -c %s "$file") bytes in $file; elsewhere: tar -xf $name -C STORE" >&2
+  else
+    split -d -a 2 -b "${PART:-15}M" "$whole" "$file." && rm "$whole" || exit
+    parts=("$file".[0-9][0-9])
+    echo "collect.sh: ${#parts[@]} parts, $file.00 and so on; elsewhere: cat $name.* | tar -xz -C STORE" >&2
+  fi
+  states=$(find "$store" -name 'checkpoint.pt*' -printf '%s\n' |
+    awk '{ bytes += $1 } END { if (NR) printf "%d (%.1f MiB)", NR, bytes / 2^20 }')
+  [ -z "$states" ] || echo "collect.sh: states left out: $states; elsewhere, what is unfinished begins anew" >&2
+}
+
 case $piece in
   check)
     export CUBLAS_WORKSPACE_CONFIG=:4096:8 # torch looks at the first product of matrices only, and remembers
     here='import torch; raise SystemExit(None if torch.cuda.is_available() else "torch sees no GPU, all is left out")'
     [ "$device" = cpu ] || bounded "${PYTHON:-python}" -c "$here"
     # -W: a warning of torch's is told and fails nothing: which libraries it speaks of differs from GPU to GPU.
-    bounded "${PYTHON:-python}" -m pytest -q -W default -p no:cacheprovider tests/test_gpu.py tests/test_gpu_training.py
+    bounded "${PYTHON:-python}" -m pytest -q -W default -p no:cacheprovider \
+      tests/test_gpu.py tests/test_gpu_training.py tests/test_steps.py
     ;;
+  headline)
+    begin
+    claim relu-speedup cifar10
+    ;;
+  steps) steps ;;
   limits)
-    [ -e "$store/limits.md" ] ||
-      bounded "${PYTHON:-python}" tests/benchmarks/gpu_limits.py --device "$device" >"$store/limits.part"
-    ((worst)) || [ -e "$store/limits.md" ] || mv "$store/limits.part" "$store/limits.md"
+    # A file a table: what is cut off is measured again, and nothing else.
+    for table in ceilings {convolutions,steps,busiest}-{fp32,tf32,bf16} kernels; do
+      file=$store/limits-$table.md
+      [ -e "$file" ] && continue
+      bounded "${PYTHON:-python}" tests/benchmarks/gpu_limits.py "$table" --device "$device" >"$file.part"
+      ((code)) || mv "$file.part" "$file"
+    done
+    ;;
+  speed)
+    begin
+    steps
+    # A file a case: a run of `repro bench` that is cut off leaves nothing.
+    for batch in 128 1024; do bench step tf32 $batch; done
+    for case in evaluation optimizer together cifar loader loader-and-step; do bench $case fp32 128; done
+    claim free-augmentation ilsvrc-2012
+    ;;
+  first)
+    begin
+    claim lrn-error imagenette160
+    claim overlapping-pooling-error imagenette160
     ;;
   relu)
+    begin
     for condition in cifar10 cifar10-modern cifar10-19pct cifar10-18pct cifar10-modern-18pct cifar10-modern-19pct; do
       claim relu-speedup $condition
     done
     ;;
-  first)
-    claim lrn-error imagenette160
-    claim overlapping-pooling-error imagenette160
-    ;;
   errors)
+    begin
     claim relu-against-sigmoid cifar10
     for id in ten-views dropout-overfitting weight-decay-training-error crops-overfitting colour-augmentation \
       conv-layer-removal two-gpu-error lrn-against-mean lrn-against-batch-norm pooling-overfitting \
@@ -111,14 +208,6 @@ case $piece in
     claim lrn-cifar10 cifar10
     claim batch-norm-clone cifar10
     ;;
-  speed)
-    # A file a case: a run of `repro bench` that is cut off leaves nothing.
-    for precision in fp32 bf16 tf32; do
-      for batch in 128 1024; do bench step $precision $batch; done
-    done
-    for precision in fp32 bf16; do bench lrn $precision 1024; done
-    for case in evaluation optimizer together cifar loader loader-and-step; do bench $case fp32 128; done
-    claim free-augmentation ilsvrc-2012
-    ;;
+  pack) pack ;;
 esac
 exit "$worst"

@@ -1,8 +1,14 @@
-"""From a working store to committed evidence: finished, clean, real-data records, without checkpoints."""
+"""From a working store to committed evidence: finished, clean, real-data records, without checkpoints.
 
+What was published stays. The same trial finished twice, say on two machines, is a replication, and a seed counts once:
+who could choose between the two would know both results. So the first that was published counts, and another takes its
+place only when it is the same run gone further, or when somebody removes the first, which shows in the history.
+"""
+
+import shlex
 from pathlib import Path
 
-from repro import store
+from repro import files, store
 from repro.judging import bands
 from repro.source import clean
 from repro.store import StoreError, Trial
@@ -11,7 +17,8 @@ from repro.store import StoreError, Trial
 def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
 
-    Raises StoreError where there is nothing to read or ``target`` cannot be written.
+    Counted is what ``target`` then has of ``source``; of what it had before, nothing is changed but as ``standing``
+    says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
     """
     trials, problems = store.load(source)
     if not trials and not problems:
@@ -20,16 +27,17 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
     expected = {claim: bands.load(source, claim) for claim in bands.claims(source)}
     copied, left_out = 0, list(problems)
     for trial in trials:
-        if reason := unfit(trial):
+        published = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as is found out
+        if reason := unfit(trial) or standing(source, target, published):
             left_out.append(f"{trial.identity}: {reason}")
             continue
+        same = _there(target, trial.identity) == published
         pictures = ["pictures.npz"] if _synthetic(trial) else []  # others belong to their data set
         for name in ("curve.csv", "missed.npz", "looked.npz", *pictures):
-            path = store.folder(source, trial.identity) / name
-            if path.is_file() and not path.is_symlink():
-                store.write_atomically(store.folder(target, trial.identity) / name, path.read_bytes())
-        trial = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as was just found out
-        store.save(target, trial)  # the record last: what has one is whole; with a sum, if it is from before there were
+            path, to = (store.folder(root, trial.identity) / name for root in (source, target))
+            if path.is_file() and not path.is_symlink() and not (same and to.exists()):
+                store.write_atomically(to, path.read_bytes())
+        store.save(target, published)  # the record last: what has one is whole; with a sum, if it is from before these
         copied += 1
     for (claim, condition), looks in plans.items():
         for seeds in looks:  # added to those published before: no look is forgotten
@@ -51,6 +59,52 @@ def unfit(trial: Trial) -> str:
     if not clean(*(trial.environment.get(key) for key in ("commit", "dirty", "code_digest"))):
         return "not from a clean commit"
     return ""
+
+
+def standing(source: Path, target: Path, trial: Trial) -> str:
+    """Return why what ``target`` has of a finished trial stays as it is; empty where ``trial`` is to be written there.
+
+    It is where nothing finished is there, where that is this record, and where it is censored and its curve the
+    beginning of this trial's: the same run, gone on with.
+    """
+    anew = f"to take this one instead, {shlex.join(['rm', '-r', str(store.folder(target, trial.identity))])}"
+    try:
+        there = _there(target, trial.identity)
+    except StoreError as error:
+        return f"what is there of it stays, though it cannot be used ({error}); {anew}, and publish again"
+    if there is None or there.status in ("running", "failed") or there == trial:
+        return ""
+    ours, theirs = (_curve(root, trial.identity) for root in (source, target))
+    if there.status == "censored" and theirs and ours.startswith(theirs):
+        return ""
+    if trial.status == "censored" and ours and theirs.startswith(ours):
+        return "what is there of it is the same run, gone further"
+    found = "the same" if there.measurements == trial.measurements else "other"
+    return (
+        f"another run of it is there and stays, as a seed counts once: {_where(there)}; this one: {_where(trial)}, "
+        f"with {found} measurements; {anew} (and the others of its condition: arms must be alike) and publish again"
+    )
+
+
+def _there(target: Path, identity: str) -> Trial | None:
+    """Return what ``target`` has of a trial, None where that is nothing. Raises StoreError where it cannot be used."""
+    try:
+        return store.record(store.place(target, identity))
+    except FileNotFoundError:
+        return None
+
+
+def _curve(root: Path, identity: str) -> bytes:
+    try:
+        return files.read(store.folder(root, identity) / "curve.csv")
+    except OSError:
+        return b""
+
+
+def _where(trial: Trial) -> str:
+    commit = str(trial.environment.get("commit"))[:10]
+    begun = f", begun {trial.started}" if trial.started else ""
+    return f"{trial.status}, on {trial.environment.get('device')}, commit {commit}{begun}"
 
 
 def _synthetic(trial: Trial) -> bool:

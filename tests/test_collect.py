@@ -1,19 +1,25 @@
 """The script that collects evidence in bounded pieces, with a stand-in for Python that only writes down its call."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from repro import registry
+from repro import experiments, registry, store
 from repro.bench import results
+from repro.training.graphs import Unrecordable
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "reports" / "collect.sh"
 STAND_IN = """#!/bin/sh
+case "$2" in *repro.source*) echo "$SOURCE"; exit ;; esac
 echo "$@" >> "$CALLS"
 case "$*" in *"$SLOW"*)
     trap 'touch "$CALLS.saved"; exit 130' INT; touch "$CALLS.waits"; sleep 60 > /dev/null 2>&1 & wait ;;
@@ -22,6 +28,7 @@ for last; do :; done
 case "$*" in *--json*) [ -z "$FOUND" ] || echo "$FOUND" > "$last" ;; esac
 case "$*" in *"$WRONG"*) exit "${CODE:-3}" ;; esac
 """
+QUIET = {"SLOW": "none", "WRONG": "none", "SOURCE": "", "CONDITION": ""}
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def collect(tmp_path):
     def run(*arguments, **environment):
         calls = tmp_path / "calls"
         calls.unlink(missing_ok=True)
-        given = {"PYTHON": str(stand_in), "CALLS": str(calls), "SLOW": "none", "WRONG": "none", **environment}
+        given = {"PYTHON": str(stand_in), "CALLS": str(calls), **QUIET, **environment}
         found = subprocess.run(
             [str(SCRIPT), *arguments],
             cwd=tmp_path, env=os.environ | given, capture_output=True, text=True, check=False, timeout=60,
@@ -50,7 +57,7 @@ def claims_run(calls):
     return [(w[4], w[w.index("--condition") + 1]) for w in words if w[:4] == ["-m", "repro", "run", "claim"]]
 
 
-@pytest.mark.parametrize("piece", ["relu", "first", "errors", "speed"])
+@pytest.mark.parametrize("piece", ["headline", "relu", "first", "errors", "speed"])
 def test_every_condition_that_is_named_is_in_the_registry(collect, piece):
     claims = registry.load_registry(ROOT / "claims")
     code, _, calls = collect(piece, "store")
@@ -70,6 +77,7 @@ def test_the_headline_comes_first_and_paths_are_the_callers(collect, tmp_path):
         "--store", f"{tmp_path}/there/store", "--data", f"{tmp_path}/sets",
     ]  # fmt: skip
     assert claims_run(collect("relu", "store")[2])[0] == ("relu-speedup", "cifar10")
+    assert claims_run(collect("headline", "store")[2]) == [("relu-speedup", "cifar10")]
 
 
 def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
@@ -85,7 +93,8 @@ def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
 @pytest.mark.usefixtures("collect")
 def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_path, number):
     """What it runs saves its state first, and the time is not said to be over."""
-    given = {"PYTHON": tmp_path / "python", "CALLS": tmp_path / "calls", "SLOW": "lrn-error", "WRONG": "none"}
+    (tmp_path / "store" / "trials").mkdir(parents=True)
+    given = {**QUIET, "PYTHON": tmp_path / "python", "CALLS": tmp_path / "calls", "SLOW": "lrn-error"}
     with subprocess.Popen(
         [str(SCRIPT), "first", "store"], cwd=tmp_path, env=os.environ | given, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -149,24 +158,199 @@ def test_what_was_timed_is_not_timed_again(collect, tmp_path):
     assert again() == []
 
 
-def test_limits_are_written_whole_or_not_at_all(collect, tmp_path):
-    """What was printed before something went wrong is kept apart, and the next call begins anew."""
-    store = tmp_path / "store"
-    assert collect("limits", "store", WRONG="gpu_limits", CODE="1")[0] == 1
-    assert [file.name for file in store.iterdir()] == ["limits.part"]
-    assert collect("limits", "store", SLOW="gpu_limits", LIMIT="6")[0] == 75
-    assert not (store / "limits.md").exists()
-    code, _, calls = collect("limits", "store")
-    assert (code, [file.name for file in store.iterdir()]) == (0, ["limits.md"])
-    assert calls == ["tests/benchmarks/gpu_limits.py --device cuda"]
-    assert collect("limits", "store")[2] == []
+def test_the_steps_come_before_the_rest_of_speed(collect):
+    """They are its first cases, so that `speed` goes on behind them."""
+    steps = [call.split()[3:] for call in collect("steps", "store")[2]]
+    assert {(words[0], words[words.index("--precision") + 1]) for words in steps} == {
+        (case, precision) for case in ("step", "lrn") for precision in ("fp32", "bf16")
+    }
+    assert [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call][: len(steps)] == steps
+
+
+def limits():
+    spec = importlib.util.spec_from_file_location("gpu_limits", ROOT / "tests" / "benchmarks" / "gpu_limits.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_limits_are_a_file_a_table_and_what_was_cut_off_is_measured_again(collect, tmp_path):
+    """Every table that there is; a call that ends keeps those that were whole, and the next begins behind them."""
+    folder, known = tmp_path / "store", set(limits().TABLES)
+
+    def measured(**environment):
+        code, _, calls = collect("limits", "store", **environment)
+        return code, [call.split()[1] for call in calls]
+
+    def whole():
+        return {file.name.removeprefix("limits-").removesuffix(".md") for file in folder.glob("limits-*.md")}
+
+    assert measured(SLOW="ceilings", LIMIT="6") == (75, ["ceilings"])
+    assert whole() == set()
+    code, tables = measured(WRONG="steps-tf32", CODE="1")
+    assert (code, set(tables)) == (1, known)
+    assert whole() == known - {"steps-tf32"}
+    assert measured() == (0, ["steps-tf32"])
+    assert measured() == (0, [])
+    assert whole() == known
+
+
+def test_a_measurement_that_fails_is_told_in_its_row_and_the_rest_goes_on(monkeypatch, capsys):
+    """Also one that could not be recorded, which is no error of torch's."""
+    found = limits()
+    real, errors = found.setting.replayed, [None, Unrecordable("no | graph\nof it"), RuntimeError("memory"), None]
+
+    def replayed(device, call):
+        if error := errors.pop(0):
+            raise error
+        return real(device, call)
+
+    monkeypatch.setattr(found.setting, "replayed", replayed)
+    monkeypatch.setattr(found, "ROUNDS", 1)
+    monkeypatch.setattr(sys, "argv", ["gpu_limits.py", "ceilings", "--device", "cpu"])
+    found.main()
+    told, warned = capsys.readouterr()
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines()[4:]]
+    assert [len(cells) for cells in rows] == [3, 2, 2, 3]  # an empty last cell is stripped
+    assert [float(cells[1]) > 0 for cells in (rows[0], rows[3])] == [True, True]
+    assert [cells[1].strip(" |") for cells in rows[1:3]] == ["failed: no / graph", "failed: memory"]
+    assert "2 not measured" in warned
+
+
+# What may be measured where, what a store begins with, and what comes back of it.
+
+
+@pytest.mark.parametrize("piece", ["headline", "steps", "limits", "speed", "first", "relu", "errors"])
+def test_what_could_not_be_published_is_not_measured(collect, tmp_path, piece):
+    """It is told before anything is run, in one line that says what to do."""
+    code, told, calls = collect(piece, "store", SOURCE="this copy of the source does not know its commit")
+    assert (code, calls) == (2, [])
+    assert len(told.splitlines()) == 1
+    assert "does not know its commit" in told
+    assert "git archive HEAD | tar -x -C DIR" in told
+    assert not (tmp_path / "store" / "trials").exists()
+
+
+def test_tests_and_the_smoke_condition_run_anywhere_and_say_it(collect):
+    for piece, given in (("check", {"DEVICE": "cpu"}), ("headline", {"CONDITION": "smoke"})):
+        code, told, calls = collect(piece, "store", SOURCE="the source is not that of its commit", **given)
+        assert (code, len(calls)) == (0, 1)
+        assert "the source is not that of its commit, and of it nothing could be published" in told
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Return a copy of what the script and the question for the commit need, without git, as the files are here."""
+    root = tmp_path / "copy"
+    for name in (
+        "reports/collect.sh", "repro/__init__.py", "repro/problem.py", "repro/source.py", ".commit", ".gitattributes",
+    ):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    for name in ("trials", "plans", "bands"):
+        (root / "reports" / name).mkdir()
+    return root
+
+
+def asked(root, tmp_path):
+    """Run a piece in ``root``, where Python only answers for the commit; return its exit code and words."""
+    python = tmp_path / "either"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *repro.source*) exec {sys.executable} -S "$@" ;; esac\n')
+    python.chmod(0o755)
+    found = subprocess.run(
+        [str(root / "reports" / "collect.sh"), "headline", "store"],
+        cwd=tmp_path, env=os.environ | {"PYTHON": str(python)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.returncode, found.stderr
+
+
+def test_only_a_checkout_without_changes_and_an_export_measure(copy, tmp_path):
+    """In turn: a copy without git, its checkout, that with a change, an export that lies in it."""
+
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(copy), "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+    code, told = asked(copy, tmp_path)
+    assert (code, "does not know its commit" in told) == (2, True)
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "one")
+    assert asked(copy, tmp_path)[0] == 0
+    (copy / "repro" / "problem.py").write_text("")
+    code, told = asked(copy, tmp_path)
+    assert (code, "is not that of its commit" in told) == (2, True)
+    git("archive", "HEAD", "-o", str(tmp_path / "all.tar"))
+    inside = copy / "export"
+    inside.mkdir()
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        archive.extractall(inside, filter="data")
+    for name in ("trials", "plans", "bands"):
+        (inside / "reports" / name).mkdir(exist_ok=True)
+    assert asked(inside, tmp_path)[0] == 0
+
+
+def test_a_new_store_begins_with_what_is_published_and_runs_none_of_it_again(collect, tmp_path):
+    """Of the conditions that are decided there nothing is pending; a store that has trials is left as it is."""
+    folder, reports = tmp_path / "store", ROOT / "reports"
+    _, told, _ = collect("headline", "store")
+    assert "begins with the records of reports/" in told
+    begun = {trial.identity: trial for trial in store.load(folder)[0]}
+    assert begun == {trial.identity: trial for trial in store.load(reports)[0]}
+    assert store.load_looks(folder) == store.load_looks(reports)
+    claim = registry.load_registry(ROOT / "claims")["relu-speedup"]
+    done = {trial.spec.key: trial for trial in begun.values()}
+    experiment = experiments.get(claim.experiment)
+    left = {
+        name: len(experiment.pending(condition.arms, condition.seeds, done))
+        for name, condition in claim.conditions.items()
+    }
+    looked = {name for id_, name in store.load_looks(reports) if id_ == claim.id}
+    assert looked
+    assert {name for name, pending in left.items() if not pending} >= looked
+    shutil.rmtree(folder / "trials")
+    (folder / "trials").mkdir()
+    _, told, _ = collect("relu", "store")
+    assert "begins with" not in told
+    assert list((folder / "trials").iterdir()) == []
+
+
+def test_a_store_is_packed_without_states_and_unpacked_by_tar(collect, tmp_path):
+    """And in parts where it is large; what is left out is told."""
+    folder, out = tmp_path / "store", tmp_path / "out"
+    noise = os.urandom(3 << 20)
+    kept = {"trials/a/record.json": b"{}", "trials/a/missed.npz": noise, "plans/c.json": b"1", "limits-x.md": b"2"}
+    gone = ["trials/a/checkpoint.pt", "trials/b/checkpoint.pt.previous", "trials/a/lock", "bench.json.part"]
+    for name, content in kept.items() | dict.fromkeys(gone, b"3").items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    out.mkdir()
+
+    def unpacked(command):
+        shutil.rmtree(tmp_path / "back", ignore_errors=True)
+        (tmp_path / "back").mkdir()
+        subprocess.run(command, shell=True, cwd=out, check=True)
+        files = [path for path in (tmp_path / "back").rglob("*") if path.is_file()]
+        return {path.relative_to(tmp_path / "back").as_posix(): path.read_bytes() for path in files}
+
+    code, told, calls = collect("pack", "store", "out/all.tar.gz", SOURCE="unknown")
+    assert (code, calls) == (0, [])
+    assert [path.name for path in out.iterdir()] == ["all.tar.gz"]
+    assert "states left out: 2 (0.0 MiB)" in told
+    assert unpacked("tar -xf all.tar.gz -C ../back") == kept
+    assert collect("pack", "store", "out/all.tar.gz", PART="1")[0] == 0
+    assert [path.name for path in sorted(out.iterdir())] == [f"all.tar.gz.0{number}" for number in range(4)]
+    assert max(path.stat().st_size for path in out.iterdir()) == 1 << 20
+    assert unpacked("cat all.tar.gz.* | tar -xz -C ../back") == kept
+    assert collect("pack", "store", "out/all.tar.gz")[0] == 0
+    assert [path.name for path in out.iterdir()] == ["all.tar.gz"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "PIECE STORE"), (["everything", "store"], "PIECE STORE"), (["relu"], "name the folder"),
-        (["relu", "store", "nowhere"], "nowhere: no such folder"),
+        (["relu", "store", "nowhere"], "nowhere: no such folder"), (["pack", "."], "name the file"),
+        (["pack", "nowhere", "file"], "nowhere: no such folder"),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_told(collect, arguments, told):

@@ -51,17 +51,8 @@ def device():
     return "cuda"
 
 
-# The kernels themselves, as compiled: the checks that test_kernels.py has interpreted.
-test_norm_is_its_formula = kernel_checks.test_norm_is_its_formula
-test_norm_does_not_depend_on_the_layout = (
-    kernel_checks.test_norm_does_not_depend_on_the_layout_or_on_how_the_work_is_cut
-)
-test_pool_is_torchs = kernel_checks.test_pool_is_torchs
-test_pool_does_not_depend_on_how_the_work_is_cut = kernel_checks.test_pool_does_not_depend_on_how_the_work_is_cut
-test_pool_takes_the_first_of_equals = kernel_checks.test_pool_takes_the_first_of_equals_and_keeps_what_is_not_a_number
-test_the_layers_pass_their_settings_on = kernel_checks.test_the_layers_pass_their_settings_on
-test_an_empty_batch_goes_through = kernel_checks.test_an_empty_batch_goes_through
-test_torch_knows_shapes_and_gradients = kernel_checks.test_torch_knows_shapes_and_gradients
+# The kernels themselves, as compiled: all checks that test_kernels.py has interpreted.
+globals().update({name: check for name, check in vars(kernel_checks).items() if name.startswith("test_")})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -91,7 +82,11 @@ def test_layers_at_the_size_of_conv1(dtype):
 
 @pytest.mark.parametrize("protocol", ["paper", "code"])
 def test_the_net_computes_what_it_does_in_double_precision_on_a_cpu(protocol):
-    """Logits in single precision, TF32 off, of raw pixels; where two places nearly tie, either may win a window."""
+    """Logits in single precision, TF32 off, of raw pixels; where two places nearly tie, either may win a window.
+
+    On a CPU, noise of 1e-5 of the largest value in every convolution, as Winograd's way has, puts them off by 2.7e-5,
+    and of 5e-4, as TF32 has, by 2.4e-4 at least.
+    """
     table = alexnet.layers(alexnet.AlexNet(protocol=protocol, form="alexnet-32", classes=10))
     model = alexnet.build(table, size=28)
     alexnet.initialise(model, table, protocol, seed=0)
@@ -99,7 +94,7 @@ def test_the_net_computes_what_it_does_in_double_precision_on_a_cpu(protocol):
     expected = model.eval().double()(x.double())
     model.float().to("cuda", memory_format=torch.channels_last)
     found = model(x.to("cuda", memory_format=torch.channels_last)).double().cpu()
-    assert (found - expected).norm() < 1e-5 * expected.norm()
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_kernels_can_be_recorded_and_replayed():

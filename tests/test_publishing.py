@@ -1,7 +1,9 @@
+import shutil
+
 import pytest
 
 from repro import publishing, store
-from repro.store import StoreError, Trial, TrialSpec
+from repro.store import Measurement, StoreError, Trial, TrialSpec
 
 
 def _trial(seed=0, dataset="cifar10", status="completed", dirty=False):
@@ -36,9 +38,11 @@ def test_the_record_of_an_export_is_published_where_its_source_is_that_of_its_co
         one = spec.model_copy(update={"seed": seed})
         store.save(tmp_path / "runs", Trial(spec=one, data_digest="d", status="completed", environment=environment))
     monkeypatch.setattr("repro.source.digest_at", {"c" * 40: "that of the commit"}.get)
-    copied, left_out = publishing.publish(tmp_path / "runs", tmp_path / "reports")
-    assert (copied, len(left_out)) == (1, 1)
-    assert [(t.spec.seed, t.environment["dirty"]) for t in store.load(tmp_path / "reports")[0]] == [(0, False)]
+    for _ in range(2):  # the second time it is there
+        copied, left_out = publishing.publish(tmp_path / "runs", tmp_path / "reports")
+        assert copied == 1
+        assert [line.split(": ")[1] for line in left_out] == ["not from a clean commit"]
+        assert [(t.spec.seed, t.environment["dirty"]) for t in store.load(tmp_path / "reports")[0]] == [(0, False)]
 
 
 def test_records_and_curves_are_copied_without_checkpoints(tmp_path):
@@ -91,3 +95,126 @@ def test_pictures_of_a_data_set_stay_with_it(tmp_path, dataset, pictures):
     assert publishing.publish(tmp_path / "runs", tmp_path / "reports") == (1, [])
     published = {path.name for path in store.folder(tmp_path / "reports", trial.identity).iterdir()}
     assert published == {"looked.npz", "record.json"} | ({"pictures.npz"} if pictures else set())
+
+
+def _ran(root, *, device="cpu", found=6.0, status="completed", curve=(1.0, 2.0), dirty=False):
+    """Put a finished run of one and the same trial into a store, and return its record."""
+    values = {"epochs-to": found, "epochs-trained": curve[-1] if curve else 2.0}
+    measurements = tuple(Measurement(name=name, value=value, unit="epochs") for name, value in values.items())
+    made = _trial(status=status).model_copy(
+        update={"environment": {"dirty": dirty, "device": device, "commit": "c" * 40}, "measurements": measurements}
+    )
+    store.save(root, made)
+    store.save_curve(root, made.identity, [{"epochs": at, "loss": found} for at in curve])
+    (store.folder(root, made.identity) / "missed.npz").write_bytes(device.encode())
+    return made
+
+
+def _content(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("found", "told"), [(6.5, "with other measurements"), (6.0, "with the same measurements")])
+def test_another_run_of_what_is_published_is_left_out_and_told(tmp_path, found, told):
+    """To the byte, whatever it found; with what has to be done to have it instead, which then works."""
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    _ran(reports)
+    again = _ran(runs, device="a GPU", found=found)
+    new = _trial(seed=1)
+    store.save(runs, new)
+    before = _content(reports)
+    copied, (left_out,) = publishing.publish(runs, reports)
+    assert copied == 1
+    assert left_out.startswith(f"{again.identity}: another run of it is there and stays")
+    assert "completed, on cpu, commit cccccccccc; this one: completed, on a GPU" in left_out
+    assert told in left_out
+    after = _content(reports)
+    assert {path: after[path] for path in before} == before
+    assert {path.parent.name for path in after.keys() - before.keys()} == {new.identity}
+    removal = left_out[left_out.index("rm -r ") :].split(" (")[0].split()
+    assert removal == ["rm", "-r", str(store.folder(reports, again.identity))]
+    for path in store.folder(reports, again.identity).iterdir():
+        path.unlink()
+    store.folder(reports, again.identity).rmdir()
+    assert publishing.publish(runs, reports) == (2, [])
+    assert again in store.load(reports)[0]
+
+
+def test_what_is_published_is_published_again_without_a_change(tmp_path):
+    """From where it came, and from itself."""
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    made = _ran(runs)
+    assert publishing.publish(runs, reports) == (1, [])
+    before = _content(reports)
+    store.save_curve(runs, made.identity, [{"epochs": 9.0, "loss": 9.0}])  # not of this record
+    for source in (runs, reports):
+        assert publishing.publish(source, reports) == (1, [])
+        assert _content(reports) == before
+    (store.folder(reports, made.identity) / "missed.npz").unlink()
+    assert publishing.publish(runs, reports) == (1, [])
+    assert _content(reports) == before  # what is lacking is added
+
+
+def test_a_store_that_began_with_what_is_published_adds_to_it(tmp_path):
+    """The way of reports/collect.sh: nothing is left out, and what was there stays what it was."""
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    _ran(reports)
+    store.add_look(reports, "claim", "condition", (0, 1))
+    for folder in ("trials", "plans"):
+        shutil.copytree(reports / folder, runs / folder)
+    before = _content(reports)
+    new = _trial(seed=1)
+    store.save(runs, new)
+    store.add_look(runs, "claim", "condition", (0,))
+    assert publishing.publish(runs, reports) == (2, [])
+    after = _content(reports)
+    assert {path: after[path] for path in before} == before
+    assert {trial.identity for trial in store.load(reports)[0]} == {new.identity, _trial().identity}
+
+
+@pytest.mark.parametrize("status", ["completed", "censored"])
+def test_a_run_that_went_on_takes_the_place_of_its_beginning(tmp_path, status):
+    """It is known by its curve; and the beginning does not come back."""
+    runs, reports, early = tmp_path / "runs", tmp_path / "reports", tmp_path / "early"
+    for root in (reports, early):
+        _ran(root, status="censored")
+    further = _ran(runs, status=status, curve=(1.0, 2.0, 3.0))
+    assert publishing.publish(runs, reports) == (1, [])
+    assert store.load(reports)[0] == [further]
+    assert len(store.load_curve(reports, further.identity)) == 3
+    copied, (left_out,) = publishing.publish(early, reports)
+    assert (copied, store.load(reports)[0]) == (0, [further])
+    assert "gone further" in left_out
+
+
+@pytest.mark.parametrize("curve", [(1.5, 2.0, 3.0), (1.0,), ()])
+def test_a_curve_of_its_own_is_another_run(tmp_path, curve):
+    """Also where the first was censored: the seed has its result."""
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    first = _ran(reports, status="censored")
+    _ran(runs, curve=curve)
+    copied, (left_out,) = publishing.publish(runs, reports)
+    assert (copied, store.load(reports)[0]) == (0, [first])
+    assert "another run" in left_out
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_what_is_unfinished_there_is_no_evidence(tmp_path, status):
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    _ran(reports, status=status)
+    finished = _ran(runs, found=6.5)
+    assert publishing.publish(runs, reports) == (1, [])
+    assert store.load(reports)[0] == [finished]
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"schema": 99}'])
+def test_a_record_that_cannot_be_used_there_stays_too(tmp_path, content):
+    """It may be a later version's, and damage is mended from the history."""
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    made = _ran(runs)
+    place = store.folder(reports, made.identity) / "record.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    copied, (left_out,) = publishing.publish(runs, reports)
+    assert (copied, place.read_bytes()) == (0, content)
+    assert "cannot be used" in left_out

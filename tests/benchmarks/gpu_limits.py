@@ -1,14 +1,17 @@
-"""What a GPU gives at most, and where a recorded step's time goes there, as Markdown: ``gpu_limits.py`` (minutes).
+"""What a GPU gives at most, and where a recorded step's time goes there, as Markdown: ``gpu_limits.py TABLE``.
 
-Four tables: products of matrices and a copy, which are the ceilings; each convolution by precision, layout and
-``cudnn.benchmark``; our kernels by the bytes that they must move; whole steps, and the kernels that take most of one.
-All but the last are recorded and replayed, so that no launch is timed, with ours, and what is set beside it, in turns.
+A call is a table: ``ceilings``, products of matrices and a copy; ``convolutions-PRECISION``, each by layout and
+``cudnn.benchmark``; ``kernels``, ours by the bytes that they must move; ``steps-PRECISION``, whole ones;
+``busiest-PRECISION``, the kernels that take most of one. All but the last are recorded and replayed, so that no launch
+is timed, with ours, and what is set beside it, in turns. What cannot be measured is told in its place, and the rest
+goes on; but up to torch 2.11 a process in which one recording failed makes no other (pytorch/pytorch#180395).
 ``--device cpu`` is there to see that it runs: small, unrecorded, and without our kernels.
 """
 
 import argparse
 import gc
 import statistics
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,11 +25,13 @@ from torch.profiler import ProfilerActivity, profile
 from repro import environment
 from repro.bench import setting
 from repro.bench.timing import OURS, Side, nothing, rates
+from repro.problem import Problem
 from repro.training import precision as precisions
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 BATCH = 128
 STEPS = (("alexnet", 128), ("alexnet", 1024), ("18pct", 128))
+SMALL = (("alexnet-32", 4),)
 # Maps in, places a side, maps out, kernel, stride, padding, groups.
 CONVOLUTIONS = {
     "alexnet conv1": (3, 227, 96, 11, 4, 0, 1),
@@ -40,6 +45,8 @@ CONVOLUTIONS = {
 }
 LAYOUTS = {"channels last": torch.channels_last, "torch's own": torch.contiguous_format}
 ROUNDS = 3
+failures = []
+"""Why, for each that failed, so that the end can say how many."""
 
 
 def dtype_of(precision):
@@ -87,17 +94,37 @@ def head(*cells):
     row("---", *["--:"] * (len(cells) - 1))
 
 
-def ceilings(bench, side, count):
-    """Print products of square matrices of ``side``, and a copy of ``count`` floats."""
+def attempt(call):
+    """Return what a call gives and an empty text; or None, and why there is nothing."""
+    try:
+        return call(), ""
+    except (RuntimeError, Problem) as error:  # of memory, of a library, of a recording
+        why = f"failed: {(str(error).splitlines() or [type(error).__name__])[0][:120]}".replace("|", "/")
+        failures.append(why)
+        return None, why
+
+
+def ceilings(bench):
+    """Print products of square matrices, and a copy of floats."""
+    side, count = (8192, 1 << 30) if bench.cuda else (64, 1 << 18)
     head("ceiling", "ms", "TFLOP/s or TB/s")
-    for precision in PRECISIONS:
+
+    def product(precision):
         with chosen(precision):
             a, b = (torch.randn(side, side, device=bench.device, dtype=dtype_of(precision)) for _ in "ab")
-            ms = bench.ms({"product": setting.replayed(bench.device, lambda a=a, b=b: a @ b)})["product"]
-            row(f"product of {side} x {side}, {precision}", f"{ms:.3f}", f"{2e-9 * side**3 / ms:.1f}")
-    source, target = (torch.zeros(count, device=bench.device) for _ in "ab")
-    ms = bench.ms({"copy": setting.replayed(bench.device, lambda: target.copy_(source))})["copy"]
-    row(f"copy of {4 * count >> 20} MiB, read and written", f"{ms:.3f}", f"{8e-9 * count / ms:.2f}")
+            return bench.ms({"product": setting.replayed(bench.device, lambda: a @ b)})["product"]
+
+    def copy():
+        source, target = (torch.zeros(count, device=bench.device) for _ in "ab")
+        return bench.ms({"copy": setting.replayed(bench.device, lambda: target.copy_(source))})["copy"]
+
+    for precision in PRECISIONS:
+        ms, why = attempt(partial(product, precision))
+        told = f"product of {side} x {side}, {precision}"
+        row(told, *((why, "") if why else (f"{ms:.3f}", f"{2e-9 * side**3 / ms:.1f}")))
+    ms, why = attempt(copy)
+    told = f"copy of {4 * count >> 20} MiB, read and written"
+    row(told, *((why, "") if why else (f"{ms:.3f}", f"{8e-9 * count / ms:.2f}")))
 
 
 def convolution(bench, shape, batch, precision, layout):
@@ -116,61 +143,76 @@ def convolution(bench, shape, batch, precision, layout):
     return setting.replayed(bench.device, call), 2 * gradient.numel() * w[0].numel() * (2 if first else 3)
 
 
-def convolutions(bench, batch):
+def convolutions(bench, precision):
     """Print each convolution forward and back: which layout and which way of choosing an algorithm is the fastest."""
+    batch = BATCH if bench.cuda else 1
     ways = [(name, layout, benchmark) for benchmark in (False, True) for name, layout in LAYOUTS.items()]
     told = [f"{name}{', benchmark' * benchmark}" for name, _, benchmark in ways]
     head(f"convolution, batch {batch}: ms (TFLOP/s)", *told)
-    for precision in PRECISIONS:
-        for name, shape in CONVOLUTIONS.items():
-            calls, failed, flop = {}, {}, 0
-            for way, (_, layout, benchmark) in zip(told, ways, strict=True):
-                with chosen(precision, benchmark=benchmark):
-                    try:
-                        calls[way], flop = convolution(bench, shape, batch, precision, layout)
-                    except RuntimeError as error:
-                        failed[way] = f"failed: {str(error).splitlines()[0][:60]}"
-            with chosen(precision):  # a recording keeps what it chose
-                ms = bench.ms(calls) if calls else {}
-            cells = {way: f"{took:.3f} ({1e-9 * flop / took:.0f})" for way, took in ms.items()} | failed
-            row(f"{name}, {precision}", *(cells[way] for way in told))
+    for name, shape in CONVOLUTIONS.items():
+        calls, cells, flop = {}, {}, 0
+        for way, (_, layout, benchmark) in zip(told, ways, strict=True):
+            with chosen(precision, benchmark=benchmark):
+                made, cells[way] = attempt(partial(convolution, bench, shape, batch, precision, layout))
+            if made is not None:
+                calls[way], flop = made
+        with chosen(precision):  # a recording keeps what it chose
+            ms, why = attempt(partial(bench.ms, calls)) if calls else ({}, "")
+        for way in calls:
+            cells[way] = why or f"{ms[way]:.3f} ({1e-9 * flop / ms[way]:.0f})"
+        row(f"{name}, {precision}", *(cells[way] for way in told))
 
 
 def kernels(bench):
     """Print our kernels on conv1's maps: how fast they move the bytes that they must, beside a call unrecorded."""
+    if not bench.cuda:
+        print("\nNo kernels of ours on a CPU.")
+        return
     from repro.models import kernels as own
 
     head("kernel, conv1's maps", "ms", "TB/s", "unrecorded, ms")
     for dtype in own.DTYPES:
         for batch in (BATCH, 4 * BATCH):
-            x = torch.randn(batch, 96, 55, 55, device=bench.device, dtype=dtype)
-            x = x.to(memory_format=torch.channels_last)
-            gradient = torch.randn_like(x)
-            maxima, won = own.pool(x, 3, 2)
-            small = torch.randn_like(maxima)
-            large, pooled = x.numel() * dtype.itemsize, maxima.numel() * (dtype.itemsize + 1)
-            each = {
-                "norm": (lambda x=x: own.norm(x, 2, 5, 1e-4, 2.0), 2 * large),
-                "norm's gradient": (lambda x=x, g=gradient: own.norm_gradient(x, g, 2, 5, 1e-4, 2.0), 3 * large),
-                "pool": (lambda x=x: own.pool(x, 3, 2), large + pooled),
-                "pool's gradient": (lambda g=small, w=won: own.pool_gradient(g, w, 55, 55, 3, 2), large + pooled),
-            }
-            for name, (call, moved) in each.items():
-                ms = bench.ms({"recorded": setting.replayed(bench.device, call), "not": call})
-                told = f"{name}, {str(dtype).removeprefix('torch.')}, batch {batch}"
-                row(told, f"{ms['recorded']:.3f}", f"{1e-9 * moved / ms['recorded']:.2f}", f"{ms['not']:.3f}")
+            told = f"{str(dtype).removeprefix('torch.')}, batch {batch}"
+            made, why = attempt(partial(kernels_on, bench, own, dtype, batch))
+            for name, (call, moved) in (made or {}).items():
+                cells, why = attempt(partial(kernel_cells, bench, call, moved))
+                row(f"{name}, {told}", *(cells or (why, "", "")))
+            if made is None:
+                row(f"all, {told}", why, "", "")
 
 
-def steps(bench, nets):
+def kernel_cells(bench, call, moved):
+    """Return a kernel's row."""
+    ms = bench.ms({"recorded": setting.replayed(bench.device, call), "not": call})
+    return f"{ms['recorded']:.3f}", f"{1e-9 * moved / ms['recorded']:.2f}", f"{ms['not']:.3f}"
+
+
+def kernels_on(bench, own, dtype, batch):
+    """Return name -> a call of each kernel, and the bytes that it must move."""
+    x = torch.randn(batch, 96, 55, 55, device=bench.device, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last)
+    gradient = torch.randn_like(x)
+    maxima, won = own.pool(x, 3, 2)
+    small = torch.randn_like(maxima)
+    large, pooled = x.numel() * dtype.itemsize, maxima.numel() * (dtype.itemsize + 1)
+    return {
+        "norm": (lambda: own.norm(x, 2, 5, 1e-4, 2.0), 2 * large),
+        "norm's gradient": (lambda: own.norm_gradient(x, gradient, 2, 5, 1e-4, 2.0), 3 * large),
+        "pool": (lambda: own.pool(x, 3, 2), large + pooled),
+        "pool's gradient": (lambda: own.pool_gradient(small, won, 55, 55, 3, 2), large + pooled),
+    }
+
+
+def steps(bench, precision):
     """Print whole steps, as a trial takes them, with cuDNN's own choice of algorithms and by trying them."""
     head("step", "ms", "images/s", "by trying, ms", "images/s")
-    for net, batch in nets:
-        for precision in PRECISIONS:
-            cells = []
-            for benchmark in (False, True):
-                ms = step_ms(bench, net, batch, precision, benchmark=benchmark)
-                cells += [f"{ms:.3f}", f"{1e3 * batch / ms:,.0f}"]
-            row(f"{net}, batch {batch}, {precision}", *cells)
+    for net, batch in STEPS if bench.cuda else SMALL:
+        cells = []
+        for benchmark in (False, True):
+            ms, why = attempt(partial(step_ms, bench, net, batch, precision, benchmark=benchmark))
+            cells += [why, ""] if why else [f"{ms:.3f}", f"{1e3 * batch / ms:,.0f}"]
+        row(f"{net}, batch {batch}, {precision}", *cells)
 
 
 def step_ms(bench, net, batch, precision, *, benchmark):
@@ -188,17 +230,18 @@ def step(bench, net, batch, precision):
     return setting.trainer(s, model, repeat(setting.batch_of(s)), lambda x: x)
 
 
-def busiest(bench, nets):
+def busiest(bench, precision):
     """Print the kernels that take most of a step's time."""
-    for net, batch in nets:
-        for precision in PRECISIONS:
-            gc.collect()
-            found = {name: (us, calls) for name, us, calls in profiled(bench, net, batch, precision)}
-            total = sum(us for us, _ in found.values())
-            what = f"{net}, batch {batch}, {precision}: kernels, {1e-3 * total:.3f} ms a step"
-            head(what, "ms a step", "share", "calls a step")
-            for name, (us, calls) in sorted(found.items(), key=lambda item: -item[1][0])[:20]:
-                row(f"`{name[:100]}`", f"{1e-3 * us:.3f}", f"{us / total:.1%}", f"{calls:g}")
+    for net, batch in STEPS if bench.cuda else SMALL:
+        gc.collect()
+        found, why = attempt(partial(profiled, bench, net, batch, precision))
+        total = sum(us for _, us, _ in found or ())
+        what = f"{net}, batch {batch}, {precision}"
+        head(f"{what}: kernels, {1e-3 * total:.3f} ms a step" if found else what, "ms a step", "share", "calls a step")
+        if why:
+            row(why, "", "", "")
+        for name, us, calls in sorted(found or (), key=lambda each: -each[1])[:20]:
+            row(f"`{name[:100]}`", f"{1e-3 * us:.3f}", f"{us / total:.1%}", f"{calls:g}")
 
 
 def profiled(bench, net, batch, precision):
@@ -217,24 +260,28 @@ def profiled(bench, net, batch, precision):
     ]
 
 
+TABLES = {"ceilings": ceilings} | {
+    f"{table.__name__}-{precision}": partial(table, precision=precision)
+    for table in (convolutions, steps, busiest) for precision in PRECISIONS
+} | {"kernels": kernels}  # fmt: skip
+
+
 def main():
-    """Read the command line, and print the tables."""
+    """Read the command line, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=TABLES)
     parser.add_argument("--device", default="cuda", help="cuda (default), or cpu to see that it runs")
-    device = torch.device(parser.parse_args().device)
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
     e, bench = environment.describe(device), Bench(device)
     print(
         f"{e['device'] if bench.cuda else e['cpu']}, Python {e['python']}, torch {e['torch']}, cuDNN {e['cudnn']}, "
         f"commit {str(e['commit'])[:10]}{' with changes' if e['dirty'] else ''}; n = {ROUNDS} rounds, medians; "
-        f"`python tests/benchmarks/gpu_limits.py --device {device}`"
+        f"`python tests/benchmarks/gpu_limits.py {asked.table} --device {device}`"
     )
-    ceilings(bench, *((8192, 1 << 30) if bench.cuda else (64, 1 << 18)))
-    convolutions(bench, BATCH if bench.cuda else 1)
-    if bench.cuda:
-        kernels(bench)
-    nets = STEPS if bench.cuda else (("alexnet-32", 4),)
-    steps(bench, nets)
-    busiest(bench, nets)
+    TABLES[asked.table](bench)
+    if failures:
+        print(f"gpu_limits: {len(failures)} not measured, as the table says; the first: {failures[0]}", file=sys.stderr)
 
 
 if __name__ == "__main__":
