@@ -133,7 +133,9 @@ steps() {
   for precision in fp32 bf16; do
     for batch in 128 1024; do bench step $precision $batch; done
   done
-  for precision in fp32 bf16; do bench lrn $precision 1024; done
+  for precision in fp32 bf16; do
+    for batch in 128 1024; do bench lrn $precision $batch; done
+  done
 }
 
 # Bring everything but states into one file, and cut that where it is too large.

@@ -1,10 +1,14 @@
 """The figures about speed in README.md and docs/bench.md, from the records in reports/bench/: ``speed.py`` writes them.
 
+A CPU's records lie there, as `make record` names them, and those of a GPU in a folder of its name, as
+reports/bench/nvidia-h200/alexnet-step-bf16-128.json: ``speed.py FILE...`` first puts a GPU's runs there.
 ``tests/test_docs.py`` holds what is written against the records.
 """
 
 import re
+import sys
 import textwrap
+from itertools import groupby
 from pathlib import Path
 
 from repro.bench import results
@@ -16,9 +20,34 @@ PLACE = re.compile(r"(?<=<!-- from reports/bench, by tests/speed.py -->\n).*?(?=
 """Of what is written into a page, and held against the records."""
 
 
+def gpu(run):
+    """Return the name of the GPU that a run was made on, or nothing."""
+    device = run.environment["device"]
+    return "" if device == "cpu" else device
+
+
+def folder_of(run):
+    """Return the folder of a run's file, as it stands in RECORDS: of a GPU its name in small letters and hyphens."""
+    return re.sub("[^a-z0-9]+", "-", gpu(run).lower()).strip("-")
+
+
+def place(run):
+    """Return where the file of a GPU's run belongs, relative to RECORDS: by device, net, cases, precision and batch."""
+    assert gpu(run), "a CPU's records are made by `make record`"
+    s, cases = run.settings, "-".join(ran.name for ran in run.cases)
+    return Path(folder_of(run), f"{s['net']}-{cases}-{s['precision']}-{s['batch']}.json")
+
+
 def records(folder=RECORDS):
-    """Return the runs by the names of their files."""
-    return {path.stem: results.load(path) for path in sorted(folder.glob("*.json"))}
+    """Return the runs by their files, relative to ``folder`` and without the suffix: first a CPU's, then GPU by GPU.
+
+    Raises AssertionError where one lies among those of another device. What lies in gate/ is no such record.
+    """
+    paths = [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]
+    runs = {p.relative_to(folder).with_suffix(""): results.load(p) for p in paths if p.parent != folder / "gate"}
+    for path, run in runs.items():
+        assert path.parent.as_posix() == (folder_of(run) or "."), f"{path} is a record of {gpu(run) or 'a CPU'}"
+    return {path.as_posix(): run for path, run in runs.items()}
 
 
 def case(run, name):
@@ -31,19 +60,27 @@ def number(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def ratio(ran, peer):
-    """Return ours over a peer, with its interval."""
-    told = results.ratio(ran, peer)
+def share(ran):
+    """Return which share of the serial roofline ours reaches, where that is known."""
+    return f"{results.rate(ran) / ran.floor:.0%}" if ran.floor else ""
+
+
+def ratio(ran, peer, of=results.OURS):
+    """Return ours, or another peer, over a peer, with its interval."""
+    told = results.ratio(ran, peer, of)
     return f"{told.median:.2f} [{told.mean.low:.2f}, {told.mean.high:.2f}]"
 
 
 def where(run):
     """Return hardware, versions and commit, in a few words."""
     e = run.environment
+    card = f"{gpu(run)}, CUDA {e['cuda']}, cuDNN {e['cudnn']}, " if gpu(run) else ""
     changed = " with changes" if e["dirty"] else ""
     threads = "1 thread" if e["threads"] == 1 else f"{e['threads']} threads"
+    if workers := run.settings.get("workers"):
+        threads += f", {workers} worker{'s' * (workers > 1)}"
     return (
-        f"{e['cpu']}, {e['cores']} cores, {threads}, Python {e['python']}, torch {e['torch']}, "
+        f"{card}{e['cpu']}, {e['cores']} cores, {threads}, Python {e['python']}, torch {e['torch']}, "
         f"commit {str(e['commit'])[:10]}{changed}"
     )
 
@@ -70,40 +107,90 @@ def quoted(runs):
         ("training 18pct from pictures in memory", number(results.rate(fed)), f"{by_loader}, fed by a DataLoader", ""),
         (f"AlexNet's first LRN, there and back, {at}", number(results.rate(lrn)), f"{torchs}, torch's LRN", ""),
     ]
+    on_gpus, of_gpus = _quoted_of_gpus(runs)
     text = (
         "Medians of the ratios of interleaved rounds, ours over the other "
         f"(n = {alexnet.rounds} for AlexNet, {small.rounds} for 18pct), with 90% intervals; ours over itself: "
-        f"{min(again):.2f} to {max(again):.2f}. Nothing of this was measured on a GPU. ({where(small)}; "
+        f"{min(again):.2f} to {max(again):.2f}. {of_gpus} ({where(small)}; "
         f"`{small.command}` and `{alexnet.command}`.) From the records in [reports/bench/](reports/bench/), told in "
         "full in [docs/bench.md](docs/bench.md#what-was-measured), which also says what is plain about the other; "
         "where the time goes is in [docs/profile.md](docs/profile.md)."
     )
     lines = textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *lines])
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *on_gpus, *lines])
+
+
+QUOTED = ("step", "evaluation", "lrn", "cifar", "loader-and-step")
+"""The cases of a GPU that the README quotes, with all their peers that run none of our code."""
+
+
+def _quoted_of_gpus(runs):
+    """Return a table, as lines, of each GPU there are records of, and a sentence about them."""
+    made = [run for run in runs.values() if gpu(run)]
+    if not made:
+        return [], "Nothing of this was measured on a GPU."
+    lines = []
+    for device, of_it in groupby(made, gpu):
+        rows = [(f"on an {device}", "a second", "of the serial roofline", "over"), ("---", "--:", "--:", "---")]
+        for run in of_it:
+            where_ = f"{run.settings['precision']}, batch {run.settings['batch']}"
+            for ran in (ran for ran in run.cases if ran.name in QUOTED):
+                over = [f"{ratio(ran, peer)} {peer}" for peer in ran.peers if peer in ran.foreign]
+                over += [f"{ratio(ran, b, a)} {a} over {b}" for a, b in ran.also if b in ran.foreign]
+                ours = f"{number(results.rate(ran))} {ran.unit}"
+                rows.append((f"{ran.what}, {where_}", ours, share(ran), "; ".join(over)))
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    again = [results.again(ran).value for run in made for ran in run.cases if ran.name in QUOTED]
+    rounds = sorted({run.rounds for run in made})
+    told = f"On the GPU n is {' or '.join(map(str, rounds))}"
+    if again:
+        told += f", and ours over itself {min(again):.2f} to {max(again):.2f}"
+    wheres = "; ".join(dict.fromkeys(where(run) for run in made))
+    return lines, f"{told} ({wheres}; each command is in docs/bench.md)."
 
 
 def table(runs):
-    """Return a table of all cases of all records and their peers, and where and how each record was made."""
-    lines = ["| case | ours | ours over itself | beside it | ours over it | |", "|---|---|---|---|---|---|"]
-    for run in runs.values():
-        for ran in run.cases:
-            again = results.again(ran)
-            first = f"{ran.name}: {ran.what} | {number(results.rate(ran))} {ran.unit}/s"
-            itself = f"{again.value:.2f} [{again.low:.2f}, {again.high:.2f}]"
-            for peer in ran.peers:
-                lines.append(f"| {first} | {itself} | {peer} | {ratio(ran, peer)} | {results.ratio(ran, peer).word} |")
-                first, itself = " | ", ""
+    """Return a table of all cases and peers of each device's records, and where and how each record was made."""
+    lines = []
+    for device, of_it in groupby(runs.values(), gpu):
+        lines += ([f"On an {device}:", ""] if device else []) + [*_rows([*of_it]), ""]
     told = [
         f"- `{run.command}`: {where(run)}; n = {run.rounds} rounds; load {' to '.join(f'{x:g}' for x in run.load)}; "
         f"reports/bench/{name}.json"
         + "".join(f"; {missing} not measured: {why}" for missing, why in run.not_measured.items())
+        + "".join(f"; {ran.name}: {peer} not measured: {why}" for ran in run.cases for peer, why in ran.missing.items())
         for name, run in runs.items()
     ]
-    return "\n".join([*lines, "", *told])
+    return "\n".join([*lines, *told])
+
+
+def _rows(runs):
+    """Return the lines of one device's table; what share of the roofline ours reaches stands there if any is known."""
+    known = any(ran.floor for run in runs for ran in run.cases)
+    lines = [f"| case | ours | {'of the roofline | ' * known}ours over itself | beside it | ours over it | |"]
+    lines.append("|---" * (6 + known) + "|")
+    for run in runs:
+        for ran in run.cases:
+            again = results.again(ran)
+            at = f", {run.settings['precision']}, batch {run.settings['batch']}" if gpu(run) else ""
+            first = f"{ran.name}: {ran.what}{at} | {number(results.rate(ran))} {ran.unit}/s"
+            first += f" | {share(ran)}" * known
+            itself = f"{again.value:.2f} [{again.low:.2f}, {again.high:.2f}]"
+            pairs = [(peer, peer, results.OURS) for peer in ran.peers]
+            pairs += [(f"{a} over {b}", b, a) for a, b in ran.also]
+            for called, over, of in pairs or [("", "", "")]:
+                told = f"{ratio(ran, over, of)} | {results.ratio(ran, over, of).word}" if over else " | "
+                lines.append(f"| {first} | {itself} | {called} | {told} |")
+                first, itself = " | " * (1 + known), ""
+    return lines
 
 
 def main():
-    """Write both."""
+    """Write both, having put the records that were named where they belong."""
+    for name in sys.argv[1:]:
+        path = RECORDS / place(results.load(Path(name)))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(Path(name).read_bytes())
     runs = records()
     for page, text in (("README.md", quoted(runs)), ("docs/bench.md", table(runs))):
         path = ROOT / page

@@ -1,7 +1,9 @@
 import json
 import math
 import re
+import sys
 import tempfile
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scipy.stats import t as student
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from repro import environment
+from repro import environment, loading
 from repro.bench import cases, desk, feeding, floor, results, run, setting, timing, together
 from repro.bench.plain import plain
 from repro.bench.results import BenchError, Ran, Run
@@ -98,9 +101,29 @@ def test_a_clock_that_stands_still_does_not_hang():
         timing.rates([Side("a", timing.nothing, 1)], 1, clock=lambda: 0.0)
 
 
-def ran(ours=(100.0,) * 4, again=(100.0,) * 4, name="x", floor=None, foreign=(), **peers):
+def test_sides_that_fail_are_told_apart_and_leave_nothing_behind():
+    log = []
+
+    def failing():
+        raise ValueError("first line\nsecond")
+
+    def side(name, call=timing.nothing, before=timing.nothing):
+        return Side(name, call, 1, before=before, after=lambda: log.append(name))
+
+    a, b = side("a"), side("b")
+    found, missing = timing.working([a, side("x", failing), b, side("y", before=failing)])
+    assert found == [a, b]
+    assert missing == dict.fromkeys("xy", "ValueError: first line")
+    assert log == ["a", "x", "b", "y"]  # what a side changed around its clock is put back
+    with pytest.raises(ValueError, match="first line"):
+        timing.working([side("ours", failing), a])
+    assert timing.why(Problem("two\nlines")) == "two\nlines"
+    assert timing.why(AssertionError()) == "AssertionError"
+
+
+def ran(ours=(100.0,) * 4, again=(100.0,) * 4, name="x", floor=None, foreign=(), also=(), **peers):
     return Ran(name=name, what="w", unit="images", rates={OURS: ours, AGAIN: again, **peers}, floor=floor,
-               foreign=foreign)  # fmt: skip
+               foreign=foreign, also=also)  # fmt: skip
 
 
 def a_run(*found, settings=None, where=None, not_measured=None):
@@ -121,6 +144,17 @@ def test_ratio_is_students_interval_of_the_logarithms_and_the_rounds_median():
         (math.exp(mean - half), math.exp(mean), math.exp(mean + half))
     )
     assert told.median == pytest.approx(sorted(math.exp(x) for x in logs)[1])
+
+
+def test_a_peer_over_another_is_told_by_their_rounds_alone():
+    case = ran(b=(50.0, 60.0, 40.0, 50.0), c=(25.0, 30.0, 20.0, 25.0), also=(("b", "c"),))
+    assert (results.ratio(case, "c", "b").median, results.ratio(case, "c", "b").word) == (2, "faster")
+    summary = json.loads(results.dumped(a_run(case)))["summary"]["x"]["ratios"]
+    assert [*summary] == ["b", "c", "b over c"]
+    assert summary["b over c"]["median"] == 2
+    joined = results.joined([a_run(case), a_run(ran(c=(25.0,) * 4))])  # in the second "b" was missing
+    assert joined.cases[0].peers == ("c",)
+    assert joined.cases[0].also == ()
 
 
 NOISY = (100.0, 106.0, 99.0, 103.0)
@@ -277,7 +311,8 @@ def test_the_keys_that_are_held_alike_are_keys_of_an_environment():
 
 
 def test_a_file_holds_the_raw_rates_and_what_follows_from_them(tmp_path):
-    written = a_run(ran(b=(50.0,) * 4, foreign=("b",), floor=400.0), not_measured={"loader": "why"})
+    case = ran(b=(50.0,) * 4, foreign=("b",), floor=400.0).model_copy(update={"missing": {"c": "why"}})
+    written = a_run(case, not_measured={"loader": "why"})
     path = tmp_path / "run.json"
     path.write_text(results.dumped(written))
     assert results.load(path) == written
@@ -303,6 +338,7 @@ RATES = GOOD["cases"][0]["rates"]
         (GOOD | {"cases": [GOOD["cases"][0] | {"rates": {OURS: [1.0, 1.0]}}]}, "lacks the rates of ours"),
         (GOOD | {"cases": [GOOD["cases"][0] | {"rates": RATES | {"b": [1.0]}}]}, "as many of each side"),
         (GOOD | {"cases": [GOOD["cases"][0] | {"rates": RATES | {"b": [1.0, 0.0, 1.0, 1.0]}}]}, "not above 0"),
+        (GOOD | {"cases": [GOOD["cases"][0] | {"also": [["b", "c"]]}]}, "no rates of"),
     ],
 )
 def test_a_file_that_is_no_run_is_one_line(tmp_path, content, said):
@@ -377,6 +413,10 @@ def test_another_machine_is_refused_before_anything_is_timed(repro, fake, tmp_pa
     assert found.exit_code == 2
     assert "'1.0' there" in found.output
     assert repro("step", "--batch", "8", "--against", "old.json").exit_code == 2
+    old["environment"]["torch"] = torch.__version__
+    old["settings"]["workers"] = 40
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert f"workers: {loading.cores()} here, 40 there" in repro("step", "--against", "old.json").output
 
 
 @pytest.mark.parametrize(
@@ -413,6 +453,77 @@ def test_what_cannot_be_measured_is_told_and_fails_where_it_was_named(repro, fak
     assert "loader: not measured: no DALI" in named.output
     assert named.output.splitlines()[-1] == "1 timed, 1 not measured"
     assert all_.output.splitlines()[-1] == f"{len(results.CASES) - 1} timed, 1 not measured"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a b\nc"), KeyError("a b"), AssertionError("a b"), MemoryError("a b")])
+@pytest.mark.parametrize("where", ["made", "called"])
+def test_no_failure_of_a_case_loses_the_others(repro, fake, monkeypatch, tmp_path, where, error):
+    """Whatever its type, when a case is made and when it is timed; it fails the command, named or not."""
+
+    def fail():
+        raise error
+
+    def case(_settings, stack):
+        stack.callback(closed.append, "loader")
+        return cases.Case("images", "w", (Side("repro", fail() if where == "made" else fail, 1),), no_floor="no floor")
+
+    closed = []
+    monkeypatch.setitem(cases.CASES, "optimizer", case)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 200, "val": 4})
+    for named in (["lrn", "optimizer", "step"], []):
+        found = repro(*named, "--json", "run.json")
+        told = results.load(tmp_path / "run.json")
+        assert found.exit_code == 3
+        assert f"{len(told.cases)} timed, 1 not measured" in found.output
+        assert [ran.name for ran in told.cases] == [n for n in named or results.CASES if n != "optimizer"]
+        assert re.fullmatch(rf"{type(error).__name__}: .?a b.?", told.not_measured["optimizer"])
+        assert "Traceback" in found.stderr
+        assert closed.pop() == "loader"
+
+
+@pytest.mark.parametrize("where", ["made", "called", "later"])
+def test_a_peer_that_is_missing_is_told_and_the_others_are_timed(repro, monkeypatch, tmp_path, where):
+    """It cannot be made, or fails when it is called; one that only fails later takes its case along."""
+    calls = []
+
+    def fail():
+        calls.append(None)
+        if where != "later" or len(calls) > 3:
+            raise RuntimeError("no such kernel\nmore")
+
+    def case(_settings, _stack):
+        missing = {}
+        sides = [Side("repro", timing.nothing, 1)]
+        made = setting.peer(missing, "a", lambda: fail() if where == "made" else Side("?", fail, 1))
+        sides += [*made, Side("b", timing.nothing, 1, foreign=True)]
+        return cases.Case("images", "w", tuple(sides), no_floor="no floor", missing=missing, also=(("a", "b"),))
+
+    monkeypatch.setitem(cases.CASES, "step", case)
+    monkeypatch.setattr(timing, "SLICE_S", 0.0)
+    found = repro("step", "--rounds", "2", "--json", "run.json")
+    told = results.load(tmp_path / "run.json")
+    if where == "later":
+        assert (found.exit_code, told.not_measured) == (3, {"step": "RuntimeError: no such kernel"})
+        return
+    assert found.exit_code == 0, found.output
+    assert (told.cases[0].peers, told.cases[0].also) == (("b",), ())
+    assert told.cases[0].missing == {"a": "RuntimeError: no such kernel"}
+    assert "  a: not measured: RuntimeError: no such kernel\n" in found.output
+    assert found.output.splitlines()[-1] == "1 timed, 0 not measured; 1 peer missing"
+
+
+@pytest.mark.parametrize("where", ["made", "called"])
+def test_ctrl_c_in_a_peer_stops_all(repro, monkeypatch, tmp_path, where):
+    def stop():
+        raise KeyboardInterrupt
+
+    def case(_settings, _stack):
+        made = setting.peer({}, "a", lambda: stop() if where == "made" else Side("", stop, 1))
+        return cases.Case("images", "w", (Side("repro", timing.nothing, 1), *made), no_floor="no floor")
+
+    monkeypatch.setitem(cases.CASES, "step", case)
+    assert repro("step", "lrn", "--json", "run.json").exit_code == 130
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_an_interrupt_leaves_nothing_half_written(repro, fake, monkeypatch, tmp_path):
@@ -499,9 +610,15 @@ PEERS = {
     "optimizer": ["torch's SGD, foreach"],
     "together": ["stacked, 1 at once", "stacked, 2 at once"],
     "cifar": ["plain torch, set on the device", "plain torch, DataLoader"],
-    "decode": ["Pillow, 2 threads"],
-    "loader": ["resident", "torchvision", "torchvision's script"],
-    "loader-and-step": ["the step alone", "plain torch, DataLoader", "torchvision's script"],
+    "decode": ["Pillow, 1 thread"],
+    "loader": ["DALI", "the package's DataLoader", "torchvision's script"],
+    "loader-and-step": [
+        "the step alone",
+        "the step, DALI",
+        "the step, the package's DataLoader",
+        "plain torch, DataLoader",
+        "torchvision's script",
+    ],
     "start": ["import click"],
     "judge": ["400 records", "scipy's Welch intervals alone"],
     "report": ["the verdicts alone", "its records, read as JSON"],
@@ -513,7 +630,7 @@ def test_every_case_runs(repro, monkeypatch, tmp_path, one_thread):
     monkeypatch.setattr(drawn, "COUNTS", {"train": 64, "val": 8})
     monkeypatch.setattr(feeding, "SETTLE_S", 0.0)
     monkeypatch.setattr(feeding, "IN_MEMORY", 64)
-    monkeypatch.setattr(feeding, "WORKERS", 1)
+    monkeypatch.setattr(run, "cores", lambda: 1)
     monkeypatch.setattr(together, "COUNTS", {"cpu": (1, 2)})
     for name, value in {"CLAIMS": 10, "FEW": 40, "MANY": 400, "SHOWN_CLAIMS": 1, "SHOWN": 4}.items():
         monkeypatch.setattr(desk, name, value)
@@ -523,7 +640,10 @@ def test_every_case_runs(repro, monkeypatch, tmp_path, one_thread):
     assert found.exit_code == 0, found.output
     told = results.load(tmp_path / "run.json")
     assert {ran.name: list(ran.peers) for ran in told.cases} == PEERS
+    assert not any(ran.missing for ran in told.cases)
+    assert "by DALI, 1 thread" in next(ran.what for ran in told.cases if ran.name == "decode")
     assert told.environment["threads"] == 1
+    assert told.settings["workers"] == 1
     assert told.command == "repro bench --net alexnet-32 --batch 8 --rounds 2 --device cpu"
     again = repro("lrn", "--batch", 8, "--rounds", 2, "--device", "cpu", "--against", "run.json")
     assert again.exit_code in (0, 1)  # two rounds of a millisecond say nothing of the speed
@@ -560,15 +680,90 @@ def test_ours_has_the_precision_asked_for_and_its_peers_have_not(repro, fake, mo
     assert repro("step", "--against", "run.json").exit_code == 2  # of another precision
 
 
-def test_without_dali_the_loaders_are_told_as_not_measured(repro, monkeypatch):
-    def refuse(*_args, **_more):
-        raise Problem("the loader 'dali' needs NVIDIA DALI")
+def test_without_dali_no_case_is_lost_and_what_reads_files_stands_beside_the_script(repro, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.delitem(sys.modules, "repro.loading.dali", raising=False)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 32, "val": 8})
+    monkeypatch.setattr(feeding, "SETTLE_S", 0.0)
+    monkeypatch.setattr(run, "cores", lambda: 1)
+    real = run.rates
+    monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
+    words = ["--net", "alexnet-32", "--batch", 8, "--rounds", 2, "--device", "cpu", "--json", "run.json"]
+    found = repro("decode", "loader", "loader-and-step", *words)
+    assert found.exit_code == 0, found.output
+    told = {ran.name: ran for ran in results.load(tmp_path / "run.json").cases}
+    assert found.output.splitlines()[-1] == "3 timed, 0 not measured; 2 peers missing"
+    assert "by Pillow, 1 thread" in told["decode"].what
+    script, by_loader = "torchvision's script", "the package's DataLoader"
+    for name, absent, of in (
+        ("loader", "DALI", by_loader),
+        ("loader-and-step", "the step, DALI", f"the step, {by_loader}"),
+    ):
+        case = told[name]
+        assert "from memory (JPEG files of 32 pixels, decoded once)" in case.what
+        assert "reads them every epoch has 1 worker" in case.what
+        assert [*case.peers] == [peer for peer in PEERS[name] if peer != absent]
+        assert case.missing.keys() == {absent}
+        assert case.missing[absent].startswith("the loader 'dali' needs NVIDIA DALI")
+        assert f"  {absent}: not measured: the loader 'dali' needs" in found.output
+        assert (of, script) in case.also
+        assert not any(absent in pair for pair in case.also)
+        assert case.foreign == (script,)
 
-    monkeypatch.setattr(feeding, "make", refuse)
-    monkeypatch.setattr(drawn, "COUNTS", {"train": 8, "val": 8})
-    found = repro("loader", "--batch", 8, "--device", "cpu")
-    assert found.exit_code == 3
-    assert "loader: not measured: the loader 'dali' needs NVIDIA DALI" in found.output
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_copy_beside_lrn_moves_what_lrn_must(dtype):
+    """There and back: the input twice, the gradient once, the output and the input's gradient."""
+    both = [torch.zeros(2, 3, 5, 4, dtype=dtype) for _ in range(2)]
+    pairs = cases.moving(both)
+    moved = [part.numel() * part.element_size() for pair in pairs for part in pair]
+    assert sum(moved) == sum(5 * x.numel() * x.element_size() for x in both)
+    assert len({part.data_ptr() for pair in pairs for part in pair}) == 4  # two in turns, as LRN's batches
+    cases._copied(pairs)
+    assert all(torch.equal(to, source) for to, source in pairs)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_lrn_stands_beside_a_copy_on_a_gpu(monkeypatch, device):
+    """Both are as many images a call, and each is recorded there."""
+    recorded = []
+    monkeypatch.setattr(cases, "replayed", lambda where, call: recorded.append(where.type) or call)
+    monkeypatch.setattr(cases, "floor_of", lambda *_: (None, "none"))
+    with FakeTensorMode():
+        found = cases.response_norm(setting.Settings("alexnet-32", 2, torch.device(device)), ExitStack())
+    names = ["repro", "nn.LocalResponseNorm", "a copy of as many bytes"][: 2 if device == "cpu" else 3]
+    assert [side.name for side in found.sides] == names
+    assert {side.units for side in found.sides} == {4}
+    assert [side.foreign for side in found.sides] == [False, True, True][: len(names)]
+    assert recorded == [device] * len(names)
+    assert found.missing == {}
+
+
+def test_torchs_lrn_that_a_cpu_lacks_in_bf16_is_told(repro, monkeypatch, tmp_path):
+    """By torch 2.11 and 2.15; a later one may have it. Ours and the next case are timed either way."""
+    x = torch.ones(1, 3, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    try:
+        torch.nn.LocalResponseNorm(3)(x).sum().backward()
+        lacking = set()
+    except NotImplementedError:
+        lacking = {"nn.LocalResponseNorm"}
+    real = run.rates
+    monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
+    words = ["--batch", 2, "--rounds", 2, "--device", "cpu", "--precision", "bf16", "--json", "run.json"]
+    found = repro("lrn", "optimizer", *words)
+    assert found.exit_code == 0, found.output
+    told = {ran.name: ran for ran in results.load(tmp_path / "run.json").cases}
+    assert told["lrn"].missing.keys() == lacking
+    assert told["optimizer"].missing == {}
+
+
+def test_peers_of_the_step_have_single_precision_in_bf16_too(monkeypatch):
+    """They are made of the model, whose class tells its precision."""
+    monkeypatch.setattr(cases.apart, "side", lambda *_: Side("", timing.nothing, 1))
+    trained = []
+    monkeypatch.setattr(cases, "plain_trainer", lambda model, _take: trained.append(model))
+    cases.step(setting.Settings("alexnet-32", 2, torch.device("cpu"), precision="bf16"), ExitStack())
+    assert [type(model) is torch.nn.Sequential for model in trained] == [True, False]  # plain; in autocast
 
 
 def test_the_predictions_of_the_profile_page_are_those_of_the_counts():

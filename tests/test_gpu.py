@@ -288,7 +288,9 @@ def test_the_benchmarks_of_a_network_run(name, monkeypatch, tmp_path):
     found = CliRunner().invoke(main, ["bench", *names, *words, "--json", str(tmp_path / "run.json")])
     assert found.exit_code == 0, found.output
     told = {ran.name: ran for ran in results.load(tmp_path / "run.json").cases}
+    assert not any(ran.missing for ran in told.values())
     assert "plain torch, its own defaults" in told["step"].peers
+    assert "a copy of as many bytes" in told["lrn"].peers
     ways = [f"{way}, {count} at once" for way in ("stacked", "graphs on streams") for count in (1, 3)]
     assert list(told["together"].peers) == ways
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from repro import loading
 from repro.data import DataError
-from repro.loading import NAMES, Job, Window, make
+from repro.loading import NAMES, Job, Window, make, pictures
 from repro.loading.finish import Finish, colour_shift
+from repro.loading.pictures import Pictures
 from repro.loading.resident import Resident, at_once, decoded, one_by_one
 from repro.problem import Problem
 from repro.seeds import derive
@@ -287,6 +290,49 @@ def test_worker_processes_give_what_none_give(small):
     loader.close()
     assert same(with_workers, take(loader_of("torchvision", small).train(3), 6))
     assert same(with_workers, take(loader_of("resident", small).train(3), 6))
+
+
+@every_loader
+def test_workers_change_no_byte(small, name):
+    """Neither of a run, nor of one that goes on elsewhere; how many there are is the machine's affair."""
+    few, more = (0, 1) if name == "torchvision" else (1, 3)  # processes of their own: test_worker_processes_...
+    alone, beside = (make(name, small, JOB, workers=workers) for workers in (few, more))
+    windows = take(alone.train(0), 12)
+    assert same(windows, take(beside.train(0), 12))
+    for split, count in (("train", 1), ("train", 10)):
+        assert same(*(list(loader.views(split, count)) for loader in (alone, beside)))
+    beside.close()
+    first = make(name, small, JOB, workers=few)
+    take(first.train(0), 7)
+    later = make(name, small, JOB, workers=more)
+    later.restore(through_a_file(first.state()))
+    assert same(windows[7:], take(later.train(7), 5))
+    later.close()
+
+
+@pytest.mark.parametrize(("quota", "found"), [(None, 6), ("max 100000", 6), ("150000 100000", 2), ("900000 100000", 6)])
+def test_cores_are_those_that_the_process_may_use(monkeypatch, tmp_path, quota, found):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(10, 16)), raising=False)
+    monkeypatch.setattr(loading, "QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert loading.cores() == found
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert loading.cores() == 1
+
+
+@pytest.mark.parametrize(("cores", "threads", "found"), [(16, 16, 16), (16, 4, 4), (16, 1, 2), (2, 4, 2), (1, 1, 1)])
+def test_a_trials_loader_has_its_share_of_the_cores(small, monkeypatch, cores, threads, found):
+    monkeypatch.setattr(pictures, "cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    asked = []
+    monkeypatch.setattr(pictures, "make", lambda *_args, workers, **_more: asked.append(workers))
+    monkeypatch.setattr(pictures, "decoded", lambda *_args, workers, **_more: asked.append(workers))
+    own = Pictures("small", 2, "", prepared=small)
+    own.loader("dali", JOB)
+    assert own.held.keys() == small.files.keys()
+    assert set(asked) == {found}
 
 
 @every_loader

@@ -17,6 +17,8 @@ from repro.bench.timing import Side
 from repro.problem import Problem
 from repro.training.precision import use
 
+NAME = "plain torch, a process of its own"
+
 
 def side(s: Settings, stack: ExitStack) -> Side:
     """Return the plain step in such a process, on the CPU, which ends with the case."""
@@ -37,7 +39,7 @@ def side(s: Settings, stack: ExitStack) -> Side:
         answer()
 
     answer()
-    return Side("plain torch, a process of its own", call, s.batch, foreign=True)
+    return Side(NAME, call, s.batch, foreign=True)
 
 
 def main() -> None:

@@ -22,12 +22,13 @@ from repro.bench.setting import (
     Case,
     Settings,
     batch_of,
-    classes,
     floor_of,
     model_of,
     ours,
+    peer,
     plain_trainer,
     replayed,
+    torchvisions,
     trainer,
 )
 from repro.bench.timing import Side
@@ -36,7 +37,7 @@ from repro.loading.finish import Finish
 from repro.models.normalization import ResponseNorm
 from repro.problem import Problem
 from repro.training.evaluation import Evaluation
-from repro.training.precision import compute_in
+from repro.training.precision import Precision, compute_in
 from repro.training.sgd2012 import SGD2012
 
 
@@ -46,26 +47,27 @@ def step(s: Settings, stack: ExitStack) -> Case:
     count = floor.counts(model, NETS[s.net].crop)
     images, labels = batch_of(s)
     other = images.contiguous()  # torch's default layout
-    twins: dict[str, nn.Module] = {"plain torch": plain(model)}
-    if s.precision == "bf16":
-        twins["plain torch, autocast"] = compute_in(plain(model), "bf16")
-    if s.net == "alexnet":
-        from torchvision.models import alexnet
 
-        twins["torchvision's AlexNet, another net"] = alexnet(num_classes=classes(s))
+    def trained(twin: nn.Module) -> Side:
+        return Side("", plain_trainer(twin.to(s.device), lambda: (other, labels)), s.batch, foreign=True)
+
+    by_torch = trained(plain(model))
+    twins: dict[str, Callable[[], Side]] = {"plain torch": lambda: by_torch}
+    if s.precision == "bf16":
+        twins["plain torch, autocast"] = lambda: trained(compute_in(plain(model), "bf16"))
+    if s.net == "alexnet":
+        twins["torchvision's AlexNet, another net"] = lambda: trained(torchvisions(s))
     if s.compiled:
-        twins["torch.compile"] = _compiled(plain(model).to(s.device), other, labels)
-    sides = [trainer(s, ours(s, model), repeat((images, labels)), lambda x: x)]
-    for name, twin in twins.items():
-        call = plain_trainer(twin.to(s.device), lambda: (other, labels))
-        sides.append(Side(name, call, s.batch, foreign=True))
+        twins["torch.compile"] = lambda: trained(_compiled(plain(model).to(s.device), other, labels))
     if s.device.type == "cuda":
-        sides.append(sides[1]._replace(name="plain torch, its own defaults", before=_defaults, after=_strict))
+        twins["plain torch, its own defaults"] = lambda: by_torch._replace(before=_defaults, after=_strict)
     else:
-        sides.append(apart.side(s, stack))
-    return Case(
-        "images", f"a training step of {s.net}", tuple(sides), *floor_of(s, floor.step(count, s.batch, s.precision))
-    )
+        twins[apart.NAME] = lambda: apart.side(s, stack)
+    missing: dict[str, str] = {}
+    beside = [side for name, make in twins.items() for side in peer(missing, name, make)]
+    sides = (trainer(s, ours(s, model), repeat((images, labels)), lambda x: x), *beside)
+    work = floor.step(count, s.batch, s.precision)
+    return Case("images", f"a training step of {s.net}", sides, *floor_of(s, work), missing)
 
 
 def _defaults() -> None:
@@ -119,7 +121,8 @@ def evaluation(s: Settings, _stack: ExitStack) -> Case:
 def response_norm(s: Settings, _stack: ExitStack) -> Case:
     """Return LRN over all maps of two batches, ours in channels_last as in training, torch's in its default layout.
 
-    Two, in turns, so that neither comes from a cache as large as a GPU's.
+    Two, in turns, so that neither comes from a cache as large as a GPU's. On a GPU, where bytes are what bounds it, a
+    copy stands beside it that moves as many. On a CPU arithmetic does: there docs/profile.md has its share of a copy.
     """
     maps, side = NETS[s.net].maps, NETS[s.net].map_side
     generator = torch.Generator().manual_seed(SEED)
@@ -131,15 +134,41 @@ def response_norm(s: Settings, _stack: ExitStack) -> Case:
         "nn.LocalResponseNorm": (nn.LocalResponseNorm(n, a * n, paper.LRN_BETA, paper.LRN_K), torch.contiguous_format),
     }
     units = len(both) * s.batch
-    sides = []
-    for name, (layer, layout) in layers.items():
+
+    def of(name: str) -> Side:
+        layer, layout = layers[name]
         own = [x.clone(memory_format=layout).requires_grad_() for x in both]
         gradients = [torch.ones_like(x) for x in own]
         call = replayed(s.device, partial(_there_and_back, layer, own, gradients))
-        sides.append(Side(name, call, units, foreign=name != "repro"))
+        return Side(name, call, units, foreign=name != "repro")
+
+    sides = [of("repro")]
+    missing: dict[str, str] = {}
+    sides += peer(missing, "nn.LocalResponseNorm", partial(of, "nn.LocalResponseNorm"))
+    if s.device.type == "cuda":
+        sides += peer(
+            missing, "a copy of as many bytes",
+            lambda: Side("", replayed(s.device, partial(_copied, moving(both))), units, foreign=True),
+        )  # fmt: skip
     work = floor.response_norm(sum(x.numel() for x in both), s.precision)
     what = f"LRN forward and backward on {maps} maps of {side} x {side}"
-    return Case("images", what, tuple(sides), *floor_of(s, work, units))
+    return Case("images", what, tuple(sides), *floor_of(s, work, units), missing)
+
+
+def moving(both: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each tensor a pair of buffers; copying one to the other moves as many bytes as LRN of it must."""
+    pairs = []
+    for x in both:
+        precision: Precision = "bf16" if x.dtype == torch.bfloat16 else "fp32"
+        one_way = int(floor.response_norm(x.numel(), precision).bytes_) // 2  # a copy reads them and writes them
+        source = torch.randint(256, (one_way,), dtype=torch.uint8, device=x.device)
+        pairs.append((torch.empty_like(source), source))
+    return pairs
+
+
+def _copied(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for to, source in pairs:
+        to.copy_(source)
 
 
 def _there_and_back(layer: nn.Module, both: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -153,8 +182,8 @@ def optimizer(s: Settings, _stack: ExitStack) -> Case:
     count = floor.counts(model, NETS[s.net].crop)
     generator = torch.Generator().manual_seed(SEED)
     theirs_is = "fused" if s.device.type == "cuda" else "foreach"
-    sides = []
-    for name in ("repro", f"torch's SGD, {theirs_is}"):
+
+    def of(name: str) -> Side:
         parameters = [nn.Parameter(p.detach().clone().to(s.device)) for p in model.parameters()]
         for p in parameters:
             p.grad = torch.randn(p.shape, generator=generator).to(s.device)
@@ -163,8 +192,12 @@ def optimizer(s: Settings, _stack: ExitStack) -> Case:
             parameters, RATE, paper.MOMENTUM, weight_decay=paper.WEIGHT_DECAY, **{theirs_is: True}
         )  # fmt: skip
         one = own if name == "repro" else theirs
-        sides.append(Side(name, replayed(s.device, one.step), 1, foreign=name != "repro"))
-    return Case("steps", f"the update of {s.net}", tuple(sides), *floor_of(s, floor.optimizer(count), 1))
+        return Side(name, replayed(s.device, one.step), 1, foreign=name != "repro")
+
+    missing: dict[str, str] = {}
+    other = f"torch's SGD, {theirs_is}"
+    sides = (of("repro"), *peer(missing, other, lambda: of(other)))
+    return Case("steps", f"the update of {s.net}", sides, *floor_of(s, floor.optimizer(count), 1), missing)
 
 
 CASES: dict[str, Callable[[Settings, ExitStack], Case]] = {

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from itertools import repeat
+from functools import cache, partial
+from itertools import product, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,20 @@ from torch import Tensor
 from repro.bench import scripts
 from repro.bench.plain import plain
 from repro.bench.results import NETS
-from repro.bench.setting import RATE, SEED, Case, Settings, batch_of, classes, model_of, ours, plain_trainer, trainer
+from repro.bench.setting import (
+    RATE,
+    SEED,
+    Case,
+    Settings,
+    batch_of,
+    classes,
+    model_of,
+    ours,
+    peer,
+    plain_trainer,
+    torchvisions,
+    trainer,
+)
 from repro.bench.timing import Side, nothing
 from repro.data import Dataset
 from repro.loading import Job, Loader, make
@@ -27,8 +40,7 @@ from repro.models.cifar import NETS as CIFAR_NETS
 from repro.training.inputs import Input, batches
 from repro.training.optimizer import optimizer_for
 
-WORKERS = 2  # threads or processes that decode, as in training
-AHEAD = 4  # batches a loader may have ready: taken before its clock starts
+AHEAD = 2  # batches a worker may have ready: taken before the clock starts
 SETTLE_S = 0.5  # in which its queue fills again, while nobody is timed
 IN_MEMORY = 10_240  # pictures of the set that lies in memory: 80 batches of 128
 NO_FLOOR = "no floor known for this case"
@@ -48,8 +60,13 @@ def cifar(s: Settings, stack: ExitStack) -> Case:
     data = Dataset("synthetic", torch.from_numpy(images), torch.from_numpy(labels), classes(s), "").to(s.device)
     model = model_of(s)
     by_hand = plain(model).to(s.device, memory_format=torch.channels_last)
-    by_loader = plain(model).to(s.device)
-    stream = _endless(scripts.InMemory(images, labels), s, stack)
+    missing: dict[str, str] = {}
+
+    def by_loader() -> Side:
+        twin = plain(model_of(s)).to(s.device)
+        stream = _endless(scripts.InMemory(images, labels), s, stack)
+        return _foreign(s, stream, scripts.told(twin, stream, s.device, RATE))
+
     own = ours(s, model)
     fed = trainer(
         s, own, batches(data, s.batch, SEED), Input(data.images, "modern"), optimizer_for(own, "modern", RATE)
@@ -58,10 +75,10 @@ def cifar(s: Settings, stack: ExitStack) -> Case:
         fed,
         Side("plain torch, set on the device",
              scripts.on_device(by_hand, data.images, data.labels, s.batch, RATE), s.batch, foreign=True),
-        Side("plain torch, DataLoader", scripts.told(by_loader, stream, s.device, RATE), s.batch,
-             before=partial(_empty, stream), after=_settle, foreign=True),
+        *peer(missing, "plain torch, DataLoader", by_loader),
     )  # fmt: skip
-    return Case("images", f"training {s.net} from {count:,} pictures in memory", sides, no_floor=NO_FLOOR)
+    what = f"training {s.net} from {count:,} pictures in memory"
+    return Case("images", what, sides, no_floor=NO_FLOOR, missing=missing)
 
 
 def decode(s: Settings, _stack: ExitStack) -> Case:
@@ -72,16 +89,25 @@ def decode(s: Settings, _stack: ExitStack) -> Case:
     pictures = replace(s.pictures, files={"train": s.pictures.files["train"]})
 
     def by_pillow() -> None:
-        with ThreadPoolExecutor(WORKERS) as pool:
+        with ThreadPoolExecutor(s.workers) as pool:
             for _ in pool.map(_pixels, paths):
                 pass
 
-    cpu = torch.device("cpu")
+    cpu, threads = torch.device("cpu"), f"{s.workers} thread{'s' * (s.workers > 1)}"
     sides = (
-        Side("repro", lambda: decoded(pictures, "train", device=cpu, workers=WORKERS), len(paths)),
-        Side("Pillow, 2 threads", by_pillow, len(paths), foreign=True),
+        Side("repro", lambda: decoded(pictures, "train", device=cpu, workers=s.workers), len(paths)),
+        Side(f"Pillow, {threads}", by_pillow, len(paths), foreign=True),
     )
-    return Case("images", f"decoding {_told(s)}", sides, no_floor=NO_FLOOR)
+    return Case("images", f"decoding {_told(s)} by {_decoder()}, {threads}", sides, no_floor=NO_FLOOR)
+
+
+def _decoder() -> str:
+    """Return what the resident loader decodes by here."""
+    try:
+        import repro.loading.dali  # noqa: F401
+    except ImportError:
+        return "Pillow"
+    return "DALI"
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -91,50 +117,64 @@ def _pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def loader(s: Settings, stack: ExitStack) -> Case:
-    """Return DALI, the resident loader, the package's plain DataLoader, each with its finish, and torchvision's script.
+FROM_FILES = {"dali": "DALI", "torchvision": "the package's DataLoader"}
+"""The package's loaders that read the files every epoch, and what they are called beside the resident one."""
 
-    The last reads the same files, but takes a random part of each and resizes it.
+
+def loader(s: Settings, stack: ExitStack) -> Case:
+    """Return the resident loader, and what reads the files every epoch: DALI, a DataLoader, and torchvision's script.
+
+    The package's each with its finish. The script takes a random part of each picture and resizes it. Ours reads
+    nothing while it is timed, so what does stands beside the script as well.
     """
-    sides = []
-    for name in ("dali", "resident", "torchvision"):
-        take, around = _stream(s, stack, name)
-        sides.append(Side(name, take, s.batch, **around))
-    script = _script(s, stack)
-    sides.append(
-        Side("torchvision's script", partial(_to, script, s.device), s.batch, before=partial(_empty, script),
-             after=_settle, foreign=True)
-    )  # fmt: skip
-    return Case("images", f"{_told(s)}, to the input of {s.net}", tuple(sides), no_floor=NO_FLOOR)
+    missing: dict[str, str] = {}
+    sides = [_side(s, _stream(s, stack, "resident"))]
+    for name, called in FROM_FILES.items():
+        sides += peer(missing, called, lambda name=name: _side(s, _stream(s, stack, name)))
+    script = "torchvision's script"
+    sides += peer(missing, script, lambda: _foreign(s, stream := _script(s, stack), partial(_to, stream, s.device)))
+    also = tuple((called, script) for called in FROM_FILES.values())
+    what = f"the input of {s.net} from memory ({_told(s)}, decoded once); {_workers(s)}"
+    return Case("images", what, tuple(sides), no_floor=NO_FLOOR, missing=missing, also=also)
 
 
 def loader_and_step(s: Settings, stack: ExitStack) -> Case:
-    """Return the step fed by DALI, beside the step alone, and plain trainings fed by a DataLoader.
+    """Return the step fed by the resident loader, beside the step alone and fed from files, and plain trainings.
 
-    That of torchvision's script trains torchvision's AlexNet where the net is ``alexnet``, else the same net.
+    These read the files every epoch, so the steps that do stand beside them as well. That of torchvision's script
+    trains torchvision's AlexNet where the net is ``alexnet``, else the same net.
     """
-    model = model_of(s)
-    twin, other_twin = plain(model).to(s.device), plain(model).to(s.device)
-    name = "torchvision's script"
-    if s.net == "alexnet":
-        from torchvision.models import alexnet
+    missing: dict[str, str] = {}
+    by_loader = cache(partial(_stream, s, stack, "torchvision"))  # one for two sides, which take from it in turn
 
-        other_twin, name = alexnet(num_classes=classes(s)).to(s.device), "torchvision's AlexNet and script"
-    take, around = _stream(s, stack, "dali")
-    fed = trainer(s, ours(s, model), iter(take, None), lambda x: x)
-    other, other_around = _stream(s, stack, "torchvision")
-    images, labels = batch_of(s)
-    alone = trainer(s, ours(s, model_of(s)), repeat((images, labels)), lambda x: x, name="the step alone")
-    script = _script(s, stack)
-    sides = (
-        fed._replace(**around),
-        alone,
-        Side("plain torch, DataLoader", plain_trainer(twin, lambda: _contiguous(other())), s.batch, **other_around),
-        Side(name, scripts.told(other_twin, script, s.device, RATE), s.batch, before=partial(_empty, script),
-             after=_settle, foreign=True),
-    )  # fmt: skip
-    what = f"a training step of {s.net} fed from {_told(s)}"
-    return Case("images", what, sides, no_floor=NO_FLOOR)
+    def fed(stream: "_Stream", name: str = "repro") -> Side:
+        own = trainer(s, ours(s, model_of(s)), iter(stream.take, None), lambda x: x, name=name)
+        return own._replace(before=stream.before, after=stream.after)
+
+    def plainly() -> Side:
+        take = by_loader().take
+        call = plain_trainer(plain(model_of(s)).to(s.device), lambda: _contiguous(take()))
+        return _side(s, by_loader()._replace(take=call))
+
+    def by_script() -> Side:
+        stream, net = _script(s, stack), torchvisions(s) if s.net == "alexnet" else plain(model_of(s))
+        return _foreign(s, stream, scripts.told(net.to(s.device), stream, s.device, RATE))
+
+    alone = trainer(s, ours(s, model_of(s)), repeat(batch_of(s)), lambda x: x, name="the step alone")
+    from_files = {
+        "the step, DALI": lambda: fed(_stream(s, stack, "dali")),
+        f"the step, {FROM_FILES['torchvision']}": lambda: fed(by_loader()),
+    }
+    others = {
+        "plain torch, DataLoader": plainly,
+        f"torchvision's {'AlexNet and ' * (s.net == 'alexnet')}script": by_script,
+    }
+    sides = [fed(_stream(s, stack, "resident")), alone]
+    for name, made in {**from_files, **others}.items():
+        sides += peer(missing, name, made)
+    also = tuple(product(from_files, (alone.name, *others)))
+    what = f"a training step of {s.net} fed from memory ({_told(s)}, decoded once); {_workers(s)}"
+    return Case("images", what, tuple(sides), no_floor=NO_FLOOR, missing=missing, also=also)
 
 
 def _contiguous(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -146,11 +186,23 @@ def _told(s: Settings) -> str:
     return f"JPEG files of {s.pictures.side} pixels"
 
 
-def _stream(s: Settings, stack: ExitStack, name: str) -> tuple[Callable[[], tuple[Tensor, Tensor]], dict[str, Any]]:
-    """Return what gives the next batch of a loader as a network's input with its labels, and what is done around it."""
+def _workers(s: Settings) -> str:
+    return f"what reads them every epoch has {s.workers} worker{'s' * (s.workers > 1)}"
+
+
+class _Stream(NamedTuple):
+    """What gives the next batch of a loader as a network's input with its labels, and what is done around a slice."""
+
+    take: Callable[[], Any]
+    before: Callable[[], object] = nothing
+    after: Callable[[], object] = nothing
+
+
+def _stream(s: Settings, stack: ExitStack, name: str) -> _Stream:
+    """Return the batches of the package's loader of that name, through its finish."""
     assert s.pictures is not None
     net, side = NETS[s.net], s.pictures.side
-    found: Loader = make(name, s.pictures, Job(s.batch, net.crop, SEED), device=s.device, workers=WORKERS)
+    found: Loader = make(name, s.pictures, Job(s.batch, net.crop, SEED), device=s.device, workers=s.workers)
     stack.callback(found.close)
     windows = found.train(0)
     finish = Finish.less_mean_image(torch.full((side, side, 3), 120.0, device=s.device), "window")
@@ -160,18 +212,29 @@ def _stream(s: Settings, stack: ExitStack, name: str) -> tuple[Callable[[], tupl
         return finish(window, 0), window.labels
 
     if name == "resident":
-        return take, {"before": nothing, "after": nothing}
-    return take, {"before": partial(_empty, windows), "after": _settle}
+        return _Stream(take)
+    return _Stream(take, partial(_empty, windows, s.workers), _settle)
+
+
+def _side(s: Settings, stream: _Stream) -> Side:
+    return Side("repro", stream.take, s.batch, stream.before, stream.after)
+
+
+def _foreign(s: Settings, stream: Any, call: Callable[[], object]) -> Side:
+    """Return what takes batches from a DataLoader, and runs none of the package's code, as a side."""
+    return Side("", call, s.batch, partial(_empty, stream, s.workers), _settle, foreign=True)
 
 
 def _script(s: Settings, stack: ExitStack) -> Any:
+    """Return the batches of torchvision's script."""
     assert s.pictures is not None
     return _endless(scripts.folder(s.pictures.root / "train", NETS[s.net].crop), s, stack)
 
 
 def _endless(data: Any, s: Settings, stack: ExitStack) -> Any:
     """Return the batches of a DataLoader, whose processes end with the case."""
-    stream = scripts.endless(scripts.loader(data, s.batch, WORKERS, pin=s.device.type == "cuda"))
+    found = scripts.loader(data, s.batch, s.workers, pin=s.device.type == "cuda")
+    stream = (batch for batch in found)
     stack.callback(stream.close)
     return stream
 
@@ -181,9 +244,9 @@ def _to(stream: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _empty(stream: Any) -> None:
+def _empty(stream: Any, workers: int) -> None:
     """Take what a queue holds ready."""
-    for _ in range(AHEAD):
+    for _ in range(AHEAD * max(2, workers)):  # of DALI's, too, where there is one worker
         next(stream)
 
 

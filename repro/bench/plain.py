@@ -1,6 +1,7 @@
 """The same networks as one writes them with torch's own layers: what ours is timed beside."""
 
 import copy
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,11 @@ class PlainDropout(nn.Dropout):
 def plain(model: nn.Sequential) -> nn.Sequential:
     """Return a copy of ``model`` with the same weights that computes the same, in torch's layers and default layout.
 
+    The chain of layers is torch's, too, and so in single precision whatever the model computes in.
     Dropout has masks of its own, from torch's generator.
     """
-    twin = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    twin = nn.Sequential(OrderedDict(copy.deepcopy([*model.named_children()])))
+    twin = twin.to(memory_format=torch.contiguous_format)
     for name, module in twin.named_children():
         if isinstance(module, ResponseNorm):
             setattr(twin, name, PlainResponseNorm(module))

@@ -25,8 +25,8 @@ CASES = {
     "together": "training a small net, and K of them at once on one device",
     "cifar": "training a CIFAR-10 net from a set in memory",
     "decode": "decoding a set of JPEG files once, as the resident loader does",
-    "loader": "a batch from JPEG files to the network's input, by DALI",
-    "loader-and-step": "a training step fed by DALI",
+    "loader": "a batch to the network's input, from memory and from JPEG files",
+    "loader-and-step": "a training step fed from memory and from JPEG files",
     "start": "the command line's start, `repro --help`",
     "judge": "the verdicts of 1,000 records",
     "report": "the page of a small store",
@@ -65,7 +65,7 @@ NOISES = 3.0
 slower by so many times the noise of both runs as well."""
 
 MACHINE = ("system", "cpu", "cpu_capability", "cores", "threads", "device", "cuda", "cudnn", "python", "torch",
-           "torchvision")  # fmt: skip
+           "torchvision", "nvidia_dali_cuda130", "nvidia_dali_cuda120")  # fmt: skip
 """What must be alike in two runs for their rates to be set side by side, of the environment."""
 
 
@@ -80,6 +80,10 @@ class Ran(Frozen):
     floor: float | None = None
     no_floor: str = ""
     """Why there is no floor."""
+    missing: dict[str, str] = Field(default_factory=dict)
+    """Peers that could not be timed there, and why."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Peers, one over the other, whose ratios are told beside those of ours."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -149,13 +153,15 @@ def noise(ran: Ran) -> float:
     return max(found.high, 1 / found.low if found.low > 0 else math.inf, 1.0)
 
 
-def ratio(ran: Ran, peer: str) -> Told:
+def ratio(ran: Ran, peer: str, of: str = OURS) -> Told:
     """Return ours over a peer; of ours the geometric mean of the two slices of a round, which lie around the peer's.
+
+    ``of`` may be another peer: then it is that one over ``peer``.
 
     Faster and slower are said where the whole interval lies beyond the noise; "no difference shown" where it lies
     within the noise; "not resolved" otherwise: more rounds, or a quieter machine, would tell.
     """
-    ours, theirs = _both(ran), ran.rates[peer]
+    ours, theirs = _both(ran) if of == OURS else ran.rates[of], ran.rates[peer]
     found, limit = _paired(ours, theirs), noise(ran)
     word = "not resolved"
     if found.low > limit:
@@ -180,7 +186,7 @@ def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
 def joined(runs: Sequence[Run]) -> Run:
     """Return runs of the same code and cases, each a process of its own, as one: all their rounds, run after run.
 
-    Sides that not all of them have are left out.
+    Sides that not all of them have are left out, and so are ratios of these.
     """
     first = runs[0]
     by_name = [{ran.name: ran.rates for ran in run.cases} for run in runs]
@@ -188,9 +194,9 @@ def joined(runs: Sequence[Run]) -> Run:
     for ran in first.cases:
         each = [rates[ran.name] for rates in by_name]
         shared = [side for side in ran.rates if all(side in rates for rates in each)]
-        cases.append(
-            ran.model_copy(update={"rates": {side: tuple(v for r in each for v in r[side]) for side in shared}})
-        )
+        joint = {side: tuple(v for r in each for v in r[side]) for side in shared}
+        also = tuple(pair for pair in ran.also if {*pair} <= {*shared})
+        cases.append(ran.model_copy(update={"rates": joint, "also": also}))
     return first.model_copy(update={"cases": tuple(cases), "rounds": sum(run.rounds for run in runs)})
 
 
@@ -288,10 +294,12 @@ def _refuse_unusable(ran: Ran) -> None:
         raise ValueError(f"the case {ran.name!r} needs at least 2 rounds, as many of each side")
     if any(value <= 0 for values in ran.rates.values() for value in values):
         raise ValueError(f"the case {ran.name!r} has rates that are not above 0")
+    if not {side for pair in ran.also for side in pair} <= {*ran.peers}:
+        raise ValueError(f"the case {ran.name!r} tells of a peer that it has no rates of")
 
 
 def _summary(ran: Ran) -> dict[str, Any]:
-    told = {peer: ratio(ran, peer) for peer in ran.peers}
+    told = {peer: ratio(ran, peer) for peer in ran.peers} | {f"{a} over {b}": ratio(ran, b, a) for a, b in ran.also}
     return {
         "rate": rate(ran),
         "again": {"value": again(ran).value, "low": again(ran).low, "high": again(ran).high},

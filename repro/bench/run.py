@@ -17,16 +17,16 @@ from repro import environment
 from repro.bench import cases
 from repro.bench.results import FROM_FILES, NETS, Ran, Run
 from repro.bench.setting import Settings
-from repro.bench.timing import Side, nothing, rates
+from repro.bench.timing import Side, nothing, rates, why, working
 from repro.data import DataError
-from repro.problem import Problem
+from repro.loading import cores
 from repro.training.precision import Precision, use
 
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared
 
-Heard = Callable[[Ran | Problem, str], None]
-"""Told each case as it ends: what was found, or why it was not measured, and the case's name."""
+Heard = Callable[[Ran | Exception, str], None]
+"""Told each case as it ends: what was found, or what kept it from being measured, and the case's name."""
 
 
 def settings(
@@ -34,12 +34,13 @@ def settings(
 ) -> Settings:
     """Return the settings of a run, by default the net that suits the device; precision and memory as in training.
 
+    What decodes has a thread or a process for each core that this process may use.
     ``of_ours`` is the precision of what is the package's; its peers have single precision.
     """
     use("fp32")
     environment.keep_memory()
     net = net or ("alexnet" if device.type == "cuda" else "alexnet-32")
-    return Settings(net, batch, device, compiled, precision=of_ours)
+    return Settings(net, batch, device, compiled, precision=of_ours, workers=cores())
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def _refuse_unfit(found: "Prepared", s: Settings) -> None:
 
 def described(s: Settings, data: str) -> dict[str, object]:
     """Return what has to be alike for two runs to be compared, beside the machine; ``data`` says which pictures."""
-    return {"net": s.net, "batch": s.batch, "precision": s.precision, "pictures": data}
+    return {"net": s.net, "batch": s.batch, "precision": s.precision, "pictures": data, "workers": s.workers}
 
 
 def measure(
@@ -82,7 +83,8 @@ def measure(
 ) -> Run:  # fmt: skip
     """Time the cases called ``names`` in this order. A case that cannot be measured here is told, with why.
 
-    Each case's networks and loaders are gone before the next one's are made.
+    So is one that fails in a way that nobody thought of: what the others found is worth keeping. Each case's networks
+    and loaders are gone before the next one's are made.
     """
     made, before = datetime.now(UTC).isoformat(timespec="seconds"), _load()
     found: list[Ran] = []
@@ -90,10 +92,10 @@ def measure(
     for name in names:
         try:
             ran = _one(name, s, rounds, clock)
-        except Problem as problem:
-            not_measured[name] = str(problem)
+        except Exception as error:  # noqa: BLE001 - not of Ctrl-C, which is none
+            not_measured[name] = why(error)
             if heard:
-                heard(problem, name)
+                heard(error, name)
             continue
         found.append(ran)
         if heard:
@@ -109,12 +111,14 @@ def _one(name: str, s: Settings, rounds: int, clock: Callable[[], float]) -> Ran
     wait = partial(torch.cuda.synchronize, s.device) if s.device.type == "cuda" else nothing
     with ExitStack() as stack:
         case = cases.CASES[name](s, stack)
-        sides = [side if side.foreign else _within(s.precision, side) for side in case.sides]
+        made = [side if side.foreign else _within(s.precision, side) for side in case.sides]
+        sides, missing = working(made, wait)
         found = rates(sides, rounds, clock=clock, wait=wait)
     return Ran(
         name=name, what=case.what, unit=case.unit, rates={side: tuple(values) for side, values in found.items()},
-        foreign=tuple(side.name for side in case.sides if side.foreign),
+        foreign=tuple(side.name for side in sides if side.foreign),
         floor=None if case.floor_s is None else 1 / case.floor_s, no_floor=case.no_floor,
+        missing={**case.missing, **missing}, also=tuple(pair for pair in case.also if {*pair} <= found.keys()),
     )  # fmt: skip
 
 

@@ -13,28 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """By which such scripts standardise the colours, pixels lying in 0 to 1."""
 
 
-def loader(data: "Dataset[Any]", batch: int, workers: int, *, pin: bool) -> "DataLoader[Any]":
-    """Return a shuffling DataLoader whose processes stay from epoch to epoch.
+EPOCHS = 1_000_000  # more than are ever asked for
 
-    They are never forks: this process has threads of DALI's, whose locks a fork would inherit.
+
+def loader(data: "Dataset[Any]", batch: int, workers: int, *, pin: bool) -> "DataLoader[Any]":
+    """Return a DataLoader that shuffles, epoch after epoch in one stream.
+
+    At the end of an epoch its queue would run empty: of the few pictures here far more often than of those that such
+    scripts are for. Its processes are never forks: this one has threads of DALI's, whose locks a fork would inherit.
     """
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    endless = RandomSampler(data, num_samples=EPOCHS * len(data))  # type: ignore[arg-type]
     return DataLoader(
-        data, batch, shuffle=True, num_workers=workers, drop_last=True, pin_memory=pin, persistent_workers=True,
+        data, batch, sampler=endless, num_workers=workers, drop_last=True, pin_memory=pin,
         multiprocessing_context=multiprocessing.get_context(kind),
     )  # fmt: skip
-
-
-def endless(found: "DataLoader[Any]") -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield its batches, epoch after epoch."""
-    while True:
-        yield from found
 
 
 def folder(root: Path, crop: int) -> "Dataset[Any]":

@@ -4,7 +4,7 @@ Peers run in the same process under the same switches (strict single precision, 
 tells of the code alone. Weights, pictures and gradients are random, rates of learning small: nothing is learned.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from repro import paper
 from repro.bench import floor
 from repro.bench.results import NETS
-from repro.bench.timing import Side
+from repro.bench.timing import Side, why
 from repro.models.cifar import NETS as CIFAR_NETS
 from repro.models.nets import network
 from repro.training.captured import WARM_UPS, update_for
@@ -37,7 +37,8 @@ LOOK_EVERY = 20  # steps between two looks at the running error on a GPU, where 
 class Settings:
     """What a run times: a net of ``NETS`` at ``batch``, and the pictures its loaders read, where a case needs them.
 
-    ``precision`` is that of ours; a peer has single precision, unless its name says otherwise.
+    ``precision`` is that of ours; a peer has single precision, unless its name says otherwise. ``workers`` is how many
+    threads or processes decode, for ours and the peers alike.
     """
 
     net: str
@@ -46,16 +47,32 @@ class Settings:
     compiled: bool = False
     pictures: "Prepared | None" = None
     precision: Precision = "fp32"
+    workers: int = 1
 
 
 class Case(NamedTuple):
-    """The unit of work, what is timed in words, the sides, and the floor of a unit of ours in seconds, or why none."""
+    """The unit of work, what is timed in words, the sides, and the floor of a unit of ours in seconds, or why none.
+
+    ``missing``: peers that cannot be made here, and why. ``also``: of the peers, by name, whose ratios to which others
+    are told as well, where both are there.
+    """
 
     unit: str
     what: str
     sides: tuple[Side, ...]
     floor_s: float | None = None
     no_floor: str = ""
+    missing: Mapping[str, str] = {}
+    also: tuple[tuple[str, str], ...] = ()
+
+
+def peer(missing: dict[str, str], name: str, make: Callable[[], Side]) -> tuple[Side, ...]:
+    """Return the peer that ``make`` makes, or nothing where that fails: ``missing`` then says why, under ``name``."""
+    try:
+        return (make()._replace(name=name),)
+    except Exception as error:  # noqa: BLE001 - of libraries that are not ours: the other sides are timed nonetheless
+        missing[name] = why(error)
+        return ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,14 @@ def model_of(s: Settings, seed: int = SEED) -> nn.Sequential:
 def ours(s: Settings, model: nn.Sequential) -> nn.Module:
     """Return the net as the package trains it: on the device, in channels_last, in the precision asked for."""
     return compute_in(model.to(s.device, memory_format=torch.channels_last), s.precision)
+
+
+def torchvisions(s: Settings) -> nn.Module:
+    """Return torchvision's AlexNet, another net than the paper's, for as many classes."""
+    from torchvision.models import alexnet
+
+    found: nn.Module = alexnet(num_classes=classes(s))
+    return found
 
 
 def batch_of(s: Settings) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from repro.problem import Problem
+
 SLICE_S = 0.25
 """Seconds that a side is timed at a time, at least: long beside what else a machine does now and then."""
 
@@ -33,6 +35,33 @@ class Side(NamedTuple):
 
 OURS, AGAIN = "ours", "ours again"
 """The names of the first side's two rates."""
+
+
+def why(error: Exception) -> str:
+    """Return why something cannot be timed: what a Problem says, of anything else the kind and the first line."""
+    if isinstance(error, Problem):
+        return str(error)
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}".removesuffix(": ")
+
+
+def working(sides: Sequence[Side], wait: Callable[[], object] = nothing) -> tuple[list[Side], dict[str, str]]:
+    """Call each side once; return those that work here, and why the others, by name, do not. ``wait`` as in ``rates``.
+
+    The first, ours, has to work: what it raises is raised.
+    """
+    found: list[Side] = []
+    missing: dict[str, str] = {}
+    for side in sides:
+        try:
+            _seconds(side, 1, lambda: 0.0, wait)
+        except Exception as error:
+            if not found:
+                raise
+            missing[side.name] = why(error)
+            continue
+        found.append(side)
+    return found, missing
 
 
 def rates(
@@ -67,12 +96,13 @@ def _calls(side: Side, clock: Callable[[], float], wait: Callable[[], object], s
 
 
 def _seconds(side: Side, calls: int, clock: Callable[[], float], wait: Callable[[], object]) -> float:
-    side.before()
-    wait()
-    start = clock()
-    for _ in range(calls):
-        side.call()
-    wait()
-    took = clock() - start
-    side.after()
-    return took
+    try:
+        side.before()
+        wait()
+        start = clock()
+        for _ in range(calls):
+            side.call()
+        wait()
+        return clock() - start
+    finally:
+        side.after()

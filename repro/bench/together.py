@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from repro import paper
 from repro.bench import floor, stacked
 from repro.bench.results import NETS
-from repro.bench.setting import RATE, SEED, Case, Settings, batch_of, floor_of, model_of, ours, trainer
+from repro.bench.setting import RATE, SEED, Case, Settings, batch_of, floor_of, model_of, ours, peer, trainer
 from repro.bench.timing import Side
 from repro.models.cifar import NETS as CIFAR_NETS
 from repro.training.captured import update_for
@@ -29,15 +30,23 @@ def together(s: Settings, _stack: ExitStack) -> Case:
     s = s if s.net in CIFAR_NETS else replace(s, net="18pct")
     images, labels = batch_of(s)
     sides = [trainer(s, ours(s, model_of(s)), repeat((images, labels)), lambda x: x)]
+    missing: dict[str, str] = {}
     for way, make in WAYS.items():
         if way in GPU_ONLY and s.device.type != "cuda":
             continue
-        sides += [
-            Side(f"{way}, {count} at once", make(s, count, images, labels), s.batch * count)
-            for count in COUNTS[s.device.type]
-        ]
+        for count in COUNTS[s.device.type]:
+            made = partial(_side, make, s, count, images, labels)
+            sides += peer(missing, f"{way}, {count} at once", made)
     work = floor.step(floor.counts(model_of(s), NETS[s.net].crop), s.batch, s.precision)
-    return Case("images", f"training {s.net}, one after the other and K at once", tuple(sides), *floor_of(s, work))
+    what = f"training {s.net}, one after the other and K at once"
+    return Case("images", what, tuple(sides), *floor_of(s, work), missing)
+
+
+def _side(
+    make: Callable[[Settings, int, Tensor, Tensor], Callable[[], object]], s: Settings, count: int, images: Tensor,
+    labels: Tensor,
+) -> Side:  # fmt: skip
+    return Side("", make(s, count, images, labels), s.batch * count)
 
 
 def _stacked(s: Settings, count: int, images: Tensor, labels: Tensor) -> Callable[[], object]:

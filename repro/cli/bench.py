@@ -3,6 +3,7 @@
 import math
 import shlex
 import statistics
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from repro.cli.group import Usage
-from repro.problem import DONE, NOT_DONE, REFUTED, Problem, suggest
+from repro.problem import DONE, NOT_DONE, REFUTED, Problem, needing, suggest
 
 if TYPE_CHECKING:
-    from repro.bench.results import Change, Ran, Run
+    from repro.bench.results import Change, Ran, Run, Told
 
 
 def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -50,7 +51,7 @@ def bench(
 
     All cases, or those named. Every ratio has a 90% interval over the rounds, and stands beside the ratio of ours to
     itself: what lies within that noise is no difference. Exit code 1 with --against where ours became grossly slower,
-    3 where a case that was named could not be measured.
+    3 where a case that was named could not be measured, or any failed unexpectedly.
     """
     from repro.bench import results
 
@@ -62,11 +63,9 @@ def bench(
     if compiled and "step" not in chosen:
         raise Usage("--compile is for step: name it, too, or leave --compile out")
     then = results.load(against) if against else None
-    try:
+    with needing("timing", "run"):
         from repro.bench import run as benchmark
         from repro.running.runner import pick_device
-    except ModuleNotFoundError as error:
-        raise Usage(f"timing needs {error.name}: install this package with its extra 'run'") from error
     where = pick_device(device)
     bare = benchmark.settings(net, batch, where, compiled=compiled, of_ours=precision)
     with benchmark.with_pictures(bare, chosen, data) as s:
@@ -78,8 +77,16 @@ def bench(
         words += ["--precision", precision] * (precision != "fp32")
         words += ["--data", "DIR"] * bool(data) + ["--compile"] * compiled
         command = shlex.join(["repro", "bench", *names, *words])
-        click.echo(f"{s.net}, batch {batch}, {s.precision}, on {where}; n = {rounds} rounds a case")
-        now = benchmark.measure(chosen, s, rounds=rounds, command=command, data=pictures, heard=_tell)
+        decode = f"{s.workers} worker{'s' * (s.workers > 1)} to decode"
+        click.echo(f"{s.net}, batch {batch}, {s.precision}, on {where}; {decode}; n = {rounds} rounds a case")
+        unexpected: list[str] = []
+
+        def heard(found: "Ran | Exception", name: str) -> None:
+            if not isinstance(found, results.Ran | Problem):
+                unexpected.append(name)
+            _tell(found, name)
+
+        now = benchmark.measure(chosen, s, rounds=rounds, command=command, data=pictures, heard=heard)
     _tell_where(now)
     if out:
         from repro.store import write_atomically
@@ -91,7 +98,7 @@ def bench(
         _tell_change(change)
     worse = [change.name for change in changed if change.gross]
     click.echo(_counts(now, changed, worse, against))
-    ctx.exit(NOT_DONE if names and now.not_measured else REFUTED if worse else DONE)
+    ctx.exit(NOT_DONE if unexpected or (names and now.not_measured) else REFUTED if worse else DONE)
 
 
 def _known(name: str, known: Iterable[str], what: str) -> str:
@@ -100,26 +107,36 @@ def _known(name: str, known: Iterable[str], what: str) -> str:
     return name
 
 
-def _tell(found: "Ran | Problem", name: str) -> None:
-    """Print a case as soon as it is timed."""
-    if isinstance(found, Problem):
-        click.echo(f"\n{name}: not measured: {found}")
-        return
+def _tell(found: "Ran | Exception", name: str) -> None:
+    """Print a case as soon as it is timed; of what failed in a way that no line explains, where it did as well."""
     from repro.bench import results
+    from repro.bench.timing import why
+
+    if isinstance(found, Exception):
+        click.echo(f"\n{name}: not measured: {why(found)}")
+        if not isinstance(found, Problem):
+            click.echo("".join(traceback.format_exception(found)), err=True)
+        return
 
     itself = results.again(found)
     click.echo(f"\n{name}: {found.what}")
     click.echo(f"  {'ours':<36} {_number(results.rate(found)):>12} {found.unit}/s")
     click.echo(f"  {'  ours again over ours (the noise)':<36} {_interval(itself.value, itself.low, itself.high):>32}")
     for peer in found.peers:
-        ratio = results.ratio(found, peer)
         middle = statistics.median(found.rates[peer])
         click.echo(f"  {peer:<36} {_number(middle):>12} {found.unit}/s")
-        click.echo(
-            f"  {'  ours over it':<36} {_interval(ratio.median, ratio.mean.low, ratio.mean.high):>32}  {ratio.word}"
-        )
+        _tell_ratio("  ours over it", results.ratio(found, peer))
+    for of, over in found.also:
+        click.echo(f"  {of}, over {over}:")
+        _tell_ratio("", results.ratio(found, over, of))
+    for peer, reason in found.missing.items():
+        click.echo(f"  {peer}: not measured: {reason}")
     share = f"{results.rate(found) / found.floor:.0%} of the serial roofline" if found.floor else found.no_floor
     click.echo(f"  {share}")
+
+
+def _tell_ratio(name: str, of: "Told") -> None:
+    click.echo(f"  {name:<36} {_interval(of.median, of.mean.low, of.mean.high):>32}  {of.word}")
 
 
 def _tell_where(run: "Run") -> None:
@@ -142,6 +159,8 @@ def _tell_change(change: "Change") -> None:
 def _counts(now: "Run", changed: Sequence["Change"], worse: Sequence[str], against: Path | None) -> str:
     """Return the last line: what was timed, and what came of the comparison."""
     line = f"{len(now.cases)} timed, {len(now.not_measured)} not measured"
+    if missing := sum(len(ran.missing) for ran in now.cases):
+        line += f"; {missing} peer{'s' * (missing > 1)} missing"
     if against is None:
         return line
     told = f"grossly slower: {', '.join(worse)}" if worse else "none grossly slower"

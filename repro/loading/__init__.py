@@ -5,8 +5,11 @@ image, offset and flip, and what they cost can be compared. ``repro.loading.fini
 """
 
 import hashlib
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -151,14 +154,36 @@ def refuse_another(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise ValueError(f"the saved state belongs to another loader: {told}")
 
 
-def make(name: str, data: "Prepared", job: Job, *, device: torch.device | str = "cpu", workers: int = 2) -> "Loader":
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much of its cores a container may use: microseconds of them in so many, or "max"."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use, 1 or more: what decodes has a thread or a process for each.
+
+    Those it may run on, and no more than its container's quota is worth.
+    """
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return min(found, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # not a Linux with such files, or no quota
+        return found
+
+
+def make(
+    name: str, data: "Prepared", job: Job, *, device: torch.device | str = "cpu", workers: int | None = None
+) -> "Loader":  # fmt: skip
     """Return the loader called ``name``, with ``workers`` threads (dali, resident) or processes (torchvision).
+
+    By default there is one for each of the ``cores``; how many there are changes nothing of what a loader gives.
 
     Raises Problem for an unknown name, and where NVIDIA DALI is asked for and missing: never another loader in its
     place. Raises ValueError where the job does not fit the data, DataError where an image is broken (`resident` reads
     them all here).
     """
     device = torch.device(device)
+    workers = cores() if workers is None else workers
     if name == "resident":
         from repro.loading.resident import Resident
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from repro.loading import Job, Loader, make
+from repro.loading import Job, Loader, cores, make
 from repro.loading.resident import Resident, decoded
 from repro.problem import Problem
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 
 CPU = torch.device("cpu")
-WORKERS = 2  # threads or processes that decode while a network trains
-
 _in_turn = threading.RLock()
 """Trials in threads of one process want a set at the same moment: the first has it made, and the others wait."""
+
+
+def workers() -> int:
+    """Return how many threads or processes decode for a trial: its share of the cores that this process may use.
+
+    Trials in processes side by side have the cores shared out as torch's threads; two there are in any case, where
+    there are two cores: who gives torch one thread on a busy machine still wants a batch decoded during a step.
+    """
+    return min(cores(), max(2, torch.get_num_threads()))
 
 
 class Colours(NamedTuple):
@@ -68,8 +75,8 @@ class Pictures:
         if self.prepared is None:
             assert self.halves is not None
             return self.halves
-        whole, share = self.prepared, max(WORKERS, torch.get_num_threads())  # of the cores, beside other processes
-        return {split: decoded(whole, split, device=self.device, workers=share) for split in whole.files}
+        whole = self.prepared
+        return {split: decoded(whole, split, device=self.device, workers=workers()) for split in whole.files}
 
     def loader(self, name: str, job: Job) -> Loader:
         """Return a loader of these pictures. Raises Problem where ``name`` cannot serve them."""
@@ -77,7 +84,7 @@ class Pictures:
             return Resident(self.held, self.digest, job)
         if self.prepared is None:
             raise Problem(f"{self.name} lies in memory, so only the loader 'resident' serves it, not {name!r}")
-        return make(name, self.prepared, job, device=self.device, workers=WORKERS)
+        return make(name, self.prepared, job, device=self.device, workers=workers())
 
     @property
     def colours(self) -> Colours:

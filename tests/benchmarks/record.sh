@@ -6,6 +6,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PATH="$PWD/.venv/bin:$PATH"
+export CUDA_VISIBLE_DEVICES= # what is quoted from here is of the processor
 
 if [ $# -gt 0 ] && [ "$*" != --compile ]; then
     echo "usage: record.sh [--compile]" >&2
