@@ -14,6 +14,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from repro.loading import Job
+from repro.loading.finish import Finish
+from repro.loading.resident import Resident
 from repro.models import normalization
 from repro.models.alexnet import AlexNet, build, layers
 from repro.models.gpu import NoTriton, kernels_for
@@ -59,8 +62,12 @@ class Calls(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("protocol", ["paper", "code"])
 @pytest.mark.parametrize(("form", "size"), [("alexnet", 224), ("alexnet-32", 28)])
-def test_on_a_gpu_every_normalisation_and_pooling_of_the_net_is_a_kernel(form, size, protocol, dtype):
-    """On a GPU that torch is told to imagine: two of LRN and three of pooling, whose outputs are in channels_last."""
+def test_on_a_gpu_all_but_the_products_of_the_net_are_kernels(form, size, protocol, dtype):
+    """On a GPU that torch is told to imagine: two of LRN, three of pooling, two of dropout, one behind a convolution.
+
+    In the code of 2012 LRN stands between conv1 and its ReLU, which then stays torch's. The larger net's pictures get a
+    border, by a kernel where they come in single precision. Maps are in channels_last.
+    """
     with torch.device("cuda"):
         model = build(layers(AlexNet(protocol=protocol, form=form)), size=size)
     for value in model.parameters():  # Module.to cannot swap imagined parameters
@@ -68,10 +75,34 @@ def test_on_a_gpu_every_normalisation_and_pooling_of_the_net_is_a_kernel(form, s
     x = torch.empty(2, 3, size, size, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
     with Calls() as calls:
         model(x)
-    assert sorted(calls.seen) == ["norm"] * 2 + ["pool"] * 3
+    fused = 5 if protocol == "paper" else 4
+    border = ["pad"] if form == "alexnet" and dtype == torch.float32 else []
+    assert sorted(calls.seen) == ["bias_relu"] * fused + ["drop"] * 2 + ["norm"] * 2 + border + ["pool"] * 3
+    first = ["bias_relu", "norm"] if protocol == "paper" else ["norm", "pool"]
+    assert calls.seen[: len(border) + 2] == border + first
     y = ResponseNorm(size=5, scale=1e-4, power=0.75, k=2.0)(torch.empty(2, 48, 5, 7, device="cuda", dtype=dtype))
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert (y.device.type, y.dtype, y.shape) == ("cuda", dtype, (2, 48, 5, 7))
+
+
+@pytest.mark.parametrize("mode", ["window", "centre", None])
+def test_on_a_gpu_a_set_that_lies_there_feeds_by_two_kernels(imagined, mode):
+    """One cuts a batch's windows, one makes the network's input of them, and of a test's views."""
+    images = torch.empty(32, 36, 36, 3, dtype=torch.uint8, device="cuda")
+    labels = torch.zeros(32, dtype=torch.int64, device="cuda")
+    loader = Resident({"train": (images, labels), "val": (images, labels)}, "", Job(16, 32, 0))
+    mean, colour = torch.empty(36, 36, 3, device="cuda"), torch.ones(3, 3)
+    if mode is None:
+        finish = Finish.standardised(mean.mean((0, 1)), mean.std((0, 1)), colour=colour)
+    else:
+        finish = Finish.less_mean_image(mean, mode, colour=colour)
+    with Calls() as calls:
+        x = finish(next(loader.train(0)), 0)
+        assert (x.shape, x.dtype) == ((16, 3, 32, 32), torch.float32)
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        views, _ = next(loader.views("val", 10))
+        assert finish.finish_views(views).shape == (10, 3, 32, 32)
+    assert calls.seen == ["cut", "finish", "finish"]
 
 
 @pytest.mark.usefixtures("imagined")
@@ -130,7 +161,7 @@ def test_without_triton_a_gpu_is_told_so_and_a_cpu_does_not_mind(monkeypatch):
 
 def test_threads_launch_in_turn(monkeypatch):
     """A stand-in for Triton, whose first launch of a kernel must not be met by another thread's."""
-    from repro.models import kernels
+    from repro.models import chain_kernel, dropout_kernel, kernels
     from repro.training import fused
 
     inside, together = threading.Lock(), []
@@ -145,21 +176,27 @@ def test_threads_launch_in_turn(monkeypatch):
             if not together[-1]:
                 inside.release()
 
-    for module, name in ((kernels, "_norm"), (kernels, "_pool"), (fused, "_update")):
+    replaced = (
+        (kernels, "_norm"), (kernels, "_pool"), (fused, "_update"), (dropout_kernel, "_drop"),
+        (chain_kernel, "_bias_relu"),
+    )  # fmt: skip
+    for module, name in replaced:
         monkeypatch.setattr(module, name, Program())
-    x = torch.zeros(1, 48, 3, 3)
+    x, number = torch.zeros(1, 48, 3, 3), torch.zeros((), dtype=torch.int64)
     calls = [
         lambda: kernels.norm(x, 1, 5, 1e-4, 2.0),
         lambda: kernels.pool(x, 3, 2),
         lambda: fused.update(x, x, x, rate=0.1, momentum=0.9, decay=0.0),
+        lambda: dropout_kernel.drop(x, number, number, 0, 0, 1, 1.0),
+        lambda: chain_kernel.bias_relu(x, torch.zeros(48)),
     ]
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(5) as pool:
         for done in [pool.submit(call) for call in calls]:
             done.result()
-    assert together == [False] * 3
+    assert together == [False] * 5
 
 
-def compiled(program, tensors, scalars, constants):
+def compiled(program, tensors, scalars, constants, **options):
     """Return a kernel compiled for compute capability 9.0, from the names and types of its arguments."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -167,7 +204,7 @@ def compiled(program, tensors, scalars, constants):
     signature = tensors | scalars | dict.fromkeys(constants, "constexpr")
     aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(tensors))}  # as what torch allocates is
     source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True} | options)
 
 
 def resources(kernel, folder):
@@ -208,3 +245,123 @@ def test_compiled_for_a_gpu_that_is_not_here_they_stay_in_registers(type_, width
         loads = re.findall(r"ld\.global\S*", kernel.asm["ptx"])
         assert {load for load in loads if load.endswith(".v4.b32")}, name
         assert len(loads) == {"norm": 6, "norm_gradient": 12, "pool": 9, "pool_gradient": 8}[name]
+
+
+@pytest.mark.parametrize("maps", [96, 256, 384])
+@pytest.mark.parametrize("type_", ["bf16", "fp32"])
+def test_compiled_bias_and_relu_read_maps_by_16_bytes(type_, maps, tmp_path, monkeypatch):
+    """For each convolution's maps: no spills, 80 registers at most; the bias and sums alone are shared."""
+    from repro.models import chain_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    values, numbers = f"*{type_}", {"rows": "i32"}
+    _, shape = chain_kernel._shape(torch.empty(1, maps, 1, 1))
+    assert shape["R"] * shape["W"] == chain_kernel.VALUES
+    found = {
+        "bias_relu": compiled(chain_kernel._bias_relu, {"X": values, "BIAS": "*fp32", "Y": values}, numbers, shape),
+        "bias_relu_gradient": compiled(
+            chain_kernel._bias_relu_gradient, dict.fromkeys("YGD", values) | {"PARTS": "*fp32"},
+            numbers, shape | {"TILES": 3},
+        ),
+        "added_up": compiled(
+            chain_kernel._added_up, {"PARTS": "*fp32", "TOTAL": "*fp32"}, {"parts": "i32"},
+            {"C": maps, "S": chain_kernel.SPANS, "B": chain_kernel.ADDED}, num_warps=8,
+        ),
+    }  # fmt: skip
+    for name, kernel in found.items():
+        registers, spilled = resources(kernel, tmp_path)
+        print(f"{name} {type_}: {registers} registers")
+        assert kernel.metadata.shared <= 8192, name
+        assert spilled == 0, name
+        assert registers <= 80, name
+        loads = re.findall(r"ld\.global\S*", kernel.asm["ptx"])
+        pieces = 1 if type_ == "bf16" else 2  # of the 16 values that a thread has, four or eight a piece
+        expected = {"bias_relu": 2 * pieces, "bias_relu_gradient": 4 * pieces, "added_up": 16}[name]
+        assert sum(load.endswith(".v4.b32") for load in loads) >= expected, name
+        assert "ld.global.b16" not in loads, name
+
+
+@pytest.mark.parametrize("type_", ["bf16", "fp32"])
+def test_compiled_dropout_counts_in_registers(type_, tmp_path, monkeypatch):
+    """No spills, nothing through shared memory, and no value so small that it is taken for 0: torch takes none so."""
+    from repro.models import dropout_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    tensors = {"X": f"*{type_}", "Y": f"*{type_}", "SEED": "*i64", "STEP": "*i64"}
+    numbers = dict.fromkeys(["first", "own", "words", "before"], "i32") | {"factor": "fp32"}
+    kernel = compiled(dropout_kernel._drop, tensors, numbers, {"B": dropout_kernel.BLOCK})
+    registers, spilled = resources(kernel, tmp_path)
+    print(f"drop {type_}: {registers} registers")
+    assert kernel.metadata.shared == spilled == 0
+    assert registers <= 80
+    assert ".ftz" not in kernel.asm["ptx"]
+
+
+@pytest.mark.parametrize("crop", [224, 28])
+def test_compiled_feeding_writes_by_16_bytes_and_divides_as_a_cpu_does(crop, tmp_path, monkeypatch):
+    """Windows, input and border of each form's pictures: no spills, and of divisions the one that rounds correctly."""
+    from repro.loading import window_kernel
+    from repro.models import chain_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    _, tile = window_kernel._tiles(128, crop)
+    given = {"OFFSETS": "*i64", "FLIPS": "*u8"}
+    images = {"SET": "*u8", "CHOSEN": "*i64"} | given | {"OUT": "*u8"}
+    floats = {"IMAGES": "*u8"} | given | dict.fromkeys(["MEAN", "SHIFT", "STD", "OUT"], "*fp32")
+    found = {"cut": compiled(window_kernel._cut, images, {"height": "i32", "width": "i32"}, tile)}
+    for less in (window_kernel.NONE, window_kernel.WINDOW, window_kernel.CENTRE):
+        told = {"LESS": less, "SHIFTED": True, "SCALED": less == window_kernel.NONE}
+        found[f"finish {less}"] = compiled(window_kernel._finish, floats, {"side": "i32"}, told | tile)
+    for type_ in ("bf16", "fp32"):
+        sides = {"C": 3, "HEIGHT": crop, "WIDTH": crop, "ROWS": crop + 3, "COLUMNS": crop + 3, "R": 2, "W": 1024}
+        tensors = {"X": "*fp32", "Y": f"*{type_}"}
+        found[f"pad {type_}"] = compiled(chain_kernel._pad, tensors, dict.fromkeys(["left", "top"], "i32"), sides)
+    for name, kernel in found.items():
+        registers, spilled = resources(kernel, tmp_path)
+        print(f"{name} {crop}: {registers} registers")
+        assert spilled == 0, name
+        assert registers <= 96, name
+        assert kernel.metadata.shared <= 32768, name
+        ptx = kernel.asm["ptx"]
+        assert set(re.findall(r"div\.\S*f32", ptx)) == ({"div.rn.f32"} if name == "finish 0" else set()), name
+        assert not re.findall(r"(?:fma|mul)\.\S*f32", ptx), name
+        if name.startswith("finish"):
+            assert set(re.findall(r"st\.global\S*", ptx)) == {"st.global.v4.b32"}, name
+
+
+def test_the_bytes_that_the_profile_page_predicts_are_those_of_the_shapes():
+    """Its table of passes over memory: megabytes from the network's shapes at batch 128, microseconds at 4.3 TB/s."""
+    from repro.bench import floor
+    from repro.models import chain_kernel
+
+    page = (Path(__file__).parents[1] / "docs" / "profile.md").read_text().split("### What fewer passes")[1]
+    told = [row.split("|") for row in re.findall(r"^\| (.+) \|$", page, re.MULTILINE)[1:]]
+    batch, maps, parts, spans = 128, [], 0, chain_kernel.SPANS
+    with torch.device("meta"):
+        x = torch.empty(batch, 3, 224, 224)
+        for layer in build(layers(AlexNet())):
+            x = layer(x)
+            if isinstance(layer, torch.nn.Conv2d):
+                maps.append(x.numel())
+                rows, shape = chain_kernel._shape(x)
+                tiles = -(-rows // shape["R"])
+                parts += 2 * 4 * len(layer.weight) * -(-tiles // -(-tiles // spans))
+    values, pixels, bordered = sum(maps), batch * 3 * 224**2, batch * 3 * 227**2
+    expected = [
+        (8 * 2 * values, 5 * 2 * values + parts),
+        (8 * 4 * values, 5 * 4 * values + parts),
+        (None, 2 * 2 * 2 * 2 * batch * 4096),
+        ((2 + 2 + 3) * pixels, 2 * pixels),
+        ((4 + 9 + 8) * pixels, 5 * pixels),
+        (8 * pixels, 8 * pixels),
+        (4 * bordered + 8 * pixels + 6 * bordered, 4 * pixels + 2 * bordered),
+        (4 * bordered + 8 * pixels, 4 * pixels + 4 * bordered),
+    ]
+    per_us = 1e-6 * floor.PEAKS["NVIDIA H200"].bytes_s
+    rows = [
+        [f"{moved / 1e6:,.1f}", f"{moved / per_us:.0f}"] if moved else ["", ""] for pair in expected for moved in pair
+    ]
+    found = [[cell.strip() for cell in row[at : at + 2]] for row in told for at in (2, 5)]
+    assert found == rows
+    assert f"{values:,} values" in page
+    assert f"{pixels:,} numbers" in page

@@ -2,7 +2,7 @@
 
 It does what ``repro.training.views`` does step by step, in an order of operations that gives the same bits: subtract
 the mean, which is mirrored with its image, add the colour shift, and divide by the standard deviation where there is
-one.
+one. On a GPU ``repro.loading.window_kernel`` does it in one kernel.
 """
 
 from typing import Literal
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from repro.loading import Window
-from repro.loading.resident import all_windows
+from repro.loading.resident import all_windows, on_a_gpu
+from repro.models.gpu import kernels_for
 from repro.seeds import derive
 from repro.training.parallel import part
 
@@ -89,6 +90,10 @@ class Finish:
 
     def _input(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor | None) -> Tensor:
         n, crop = images.shape[:2]
+        if kernels := kernels_for(images, on_a_gpu):
+            centred = self._mode == "centre"
+            found: Tensor = kernels.finish(images, offsets, flips, self._mean, shift, self._std, centred=centred)
+            return found.permute(0, 3, 1, 2)
         # Lines of 3 * crop numbers: with an innermost axis of three the loops inside torch crawl.
         pixels = images.reshape(n, crop, 3 * crop)
         shift = None if shift is None else shift.repeat(1, crop)[:, None]
@@ -138,7 +143,7 @@ def _one_by_one(pixels: Tensor, means: list[Tensor], shift: Tensor | None, std: 
 
 
 def _at_once(pixels: Tensor, means: Tensor, shift: Tensor | None, std: Tensor | None) -> Tensor:
-    """Return the same in one call an operation, for devices where every call costs a launch."""
+    """Return the same in one call an operation, for devices where every call costs a launch and there is no kernel."""
     result = pixels - means
     if shift is not None:
         result += shift

@@ -6,6 +6,7 @@ ILSVRC's 100 classes at 256 pixels are 25 GB. Order, places and flips follow fro
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from repro.loading import Job, Window, digest_of, draw, identity, refuse_another, rows
 from repro.loading.reference import cut, decode
+from repro.models.gpu import kernels_for
 from repro.training import views
 
 if TYPE_CHECKING:
@@ -90,8 +92,22 @@ def one_by_one(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, s
 
 
 def at_once(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Return the same windows by one gather from a view of all windows, for devices where every call costs a launch."""
+    """Return the same windows for devices where every call costs a launch: on a GPU by one kernel.
+
+    Elsewhere, and of images with gaps between them, by one gather from a view of all windows.
+    """
+    kernels = kernels_for(images, on_a_gpu)
+    if kernels and images.is_contiguous():
+        windows: Tensor = kernels.cut(images, chosen, offsets, flips, size)
+        return windows
     return views.mirror(all_windows(images, size)[chosen, offsets[:, 0], offsets[:, 1]], flips)
+
+
+def on_a_gpu() -> ModuleType:
+    """Return the kernels that feed a GPU."""
+    from repro.loading import window_kernel
+
+    return window_kernel
 
 
 def all_windows(images: Tensor, size: int) -> Tensor:

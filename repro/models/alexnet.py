@@ -15,6 +15,7 @@ from torch import nn
 
 from repro import paper
 from repro.models import dropout
+from repro.models.chain import Chain
 from repro.models.layers import SameMapNorm
 from repro.models.normalization import MeanResponseNorm, ResponseNorm
 from repro.models.pooling import MaxPool2d
@@ -171,8 +172,8 @@ def _norm(net: AlexNet) -> list[Layer]:
             return [Normalise("lrn-mean", towers, scale)]
 
 
-def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) -> nn.Sequential:
-    """Return the table as a Sequential from (N, channels, size, size) to (N, classes); weights are not set.
+def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) -> Chain:
+    """Return the table as a chain from (N, channels, size, size) to (N, classes); weights are not set.
 
     Modules are named conv1, pool1, fc6, and so on, counted as the paper counts its eight layers. Dropout is keyed by
     seed 0, until ``repro.models.dropout.key`` is called with another.
@@ -209,7 +210,7 @@ def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) 
                 modules[f"dropout{weighted}"] = dropout.Dropout(inverted=layer.inverted)
             case _:
                 modules[f"act{position}"] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[layer]()
-    model = nn.Sequential(modules)
+    model = Chain(modules)
     dropout.key(model, seed=0)
     return model
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from repro.models.chain import Chain
 from repro.models.layers import AvgPool, LocallyConnected2d, SameMapNorm
 from repro.models.normalization import ResponseNorm
 from repro.models.pooling import MaxPool2d
@@ -73,8 +74,8 @@ CROSS_MAP = {"size": 9, "scale": 0.001 / 9, "power": 0.75, "k": 1.0}
 """Of conv-local-11pct: after the first pooling and before the second (layers-conv-local-11pct.cfg)."""
 
 
-def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross_map: bool = False) -> nn.Sequential:
-    """Return the net as a Sequential from (N, 3, size, size) images to (N, classes) logits.
+def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross_map: bool = False) -> Chain:
+    """Return the net as a chain from (N, 3, size, size) images to (N, classes) logits.
 
     ``cross_map`` adds the normalisation across maps that tells conv-local-11pct from conv-local-13pct. Max pooling
     stands before the activation, average pooling behind it: the activations are increasing, so this equals the cfgs'
@@ -107,7 +108,7 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross
         channels = layer.filters
     layers["flatten"] = nn.Flatten()
     layers["fc"] = nn.Linear(channels * size * size, classes)
-    return nn.Sequential(layers)
+    return Chain(layers)
 
 
 def initialise(model: nn.Sequential, net: str, activation: str, protocol: str, seed: int) -> None:

@@ -5,11 +5,16 @@ generators", OOPSLA 2014; constants of java.util.SplittableRandom), and each ste
 has. A row of the batch takes as many words as its neurons need, one bit a neuron. It is integer arithmetic modulo
 2**64, so a CPU and a GPU have the same masks. Nothing is drawn from a stream: a resumed training needs no state, and
 the masks of a part of the batch, or of one tower's neurons, are slices of the whole.
+
+On a GPU ``repro.models.dropout_kernel`` counts them, to the same bits; a CPU, by torch's operations, is the reference.
 """
+
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from repro.models.gpu import kernels_for
 from repro.seeds import derive
 
 BITS = 64
@@ -36,6 +41,12 @@ def mixed(x: Tensor) -> Tensor:
 def _right(x: Tensor, places: int) -> Tensor:
     """Return the bits of ``x`` shifted right with zeros behind them: torch repeats the sign."""
     return x >> places & (1 << BITS - places) - 1
+
+
+def _kernel() -> ModuleType:
+    from repro.models import dropout_kernel
+
+    return dropout_kernel
 
 
 class Draw(nn.Module):
@@ -75,6 +86,11 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x if self.inverted else x * 0.5
+        kernels = kernels_for(x, _kernel)
+        if kernels and kernels.drops(x):
+            factor = 2.0 if self.inverted else 1.0
+            dropped: Tensor = kernels.drop(x, self.seed, self.draw.step, self.draw.first, *self.part, factor)
+            return dropped
         kept = x * self.mask(x)
         return kept * 2 if self.inverted else kept
 

@@ -1,6 +1,7 @@
 """The way to the kernels for GPUs, which need Triton: no other machine imports it."""
 
 import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,17 +15,25 @@ class NoTriton(Problem):
     """Triton is not installed, on a machine with a GPU."""
 
 
-def kernels_for(x: Tensor) -> ModuleType | None:
-    """Return ``repro.models.kernels`` if x lies on a GPU, else None. Raises NoTriton."""
+def _layers() -> ModuleType:
+    from repro.models import kernels
+
+    return kernels
+
+
+def kernels_for(x: Tensor, load: Callable[[], ModuleType] = _layers) -> ModuleType | None:
+    """Return what ``load`` imports, ``repro.models.kernels`` if it is not given, if x lies on a GPU, else None.
+
+    Raises NoTriton.
+    """
     if not x.is_cuda:
         return None
     try:
-        from repro.models import kernels
+        return load()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "triton":
             raise
         raise NoTriton("layers on a GPU need Triton, which torch for Linux brings along: pip install triton") from error
-    return kernels
 
 
 _in_turn = threading.Lock()

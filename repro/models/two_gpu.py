@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from repro import paper
 from repro.models.alexnet import Layer, build
+from repro.models.chain import Chain
 from repro.models.dropout import Dropout
 from repro.models.normalization import MeanResponseNorm, ResponseNorm
 
@@ -118,7 +119,7 @@ def tower(model: nn.Sequential, link: Link) -> nn.Sequential:
         parts[name] = _half(module, link.rank)
         if name == last:
             parts["gather-logits"] = Gather(link, "logits", alike=True)
-    return nn.Sequential(parts)
+    return Chain(parts)
 
 
 def _refuse_other_nets(model: nn.Sequential) -> None:
