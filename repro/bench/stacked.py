@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.models.chain import Chain
 from repro.models.layers import LocallyConnected2d, SameMapNorm
 from repro.models.normalization import ResponseNorm
 
@@ -72,7 +73,7 @@ def stack(models: Sequence[nn.Sequential]) -> nn.Sequential:
     their names, are copies, and have the nets first. Raises ValueError for a layer that is not known to keep its nets
     apart, say batch normalisation, or dropout, whose masks would have to be those of each net alone.
     """
-    found = nn.Sequential()
+    found = Chain()  # as the nets themselves are
     for name, first in models[0].named_children():
         found.add_module(name, _stacked(first, [model.get_submodule(name) for model in models]))
     return found

@@ -190,17 +190,21 @@ def kernel_cells(bench, call, moved):
 
 def kernels_on(bench, own, dtype, batch):
     """Return name -> a call of each kernel, and the bytes that it must move."""
+    from repro.models import chain_kernel
+
     x = torch.randn(batch, 96, 55, 55, device=bench.device, dtype=dtype)
     x = x.to(memory_format=torch.channels_last)
     gradient = torch.randn_like(x)
     maxima, won = own.pool(x, 3, 2)
-    small = torch.randn_like(maxima)
+    small, bias = torch.randn_like(maxima), torch.randn(96, device=bench.device)
     large, pooled = x.numel() * dtype.itemsize, maxima.numel() * (dtype.itemsize + 1)
     return {
         "norm": (lambda: own.norm(x, 2, 5, 1e-4, 2.0), 2 * large),
         "norm's gradient": (lambda: own.norm_gradient(x, gradient, 2, 5, 1e-4, 2.0), 3 * large),
         "pool": (lambda: own.pool(x, 3, 2), large + pooled),
         "pool's gradient": (lambda: own.pool_gradient(small, won, 55, 55, 3, 2), large + pooled),
+        "bias and ReLU": (lambda: chain_kernel.bias_relu(x, bias), 2 * large),
+        "bias and ReLU's gradient": (lambda: chain_kernel.bias_relu_gradient(x, gradient, bias), 3 * large),
     }
 
 
