@@ -1,14 +1,8 @@
-"""Where things lie on disk: a registry, the data sets; small, so that what needs only names stays quick."""
+"""Where the claim files of a registry lie; small, so that what needs only names stays quick."""
 
 from pathlib import Path
 
 from repro.problem import Problem
-
-PREPARED = ("imagenette160", "tiny-imagenet-32", "ilsvrc-2010", "ilsvrc-2012", "imagenet-2009")
-"""Data sets that ``repro data prepare`` brings into the paper's form."""
-
-DATA = {"cifar10": "cifar-10-batches-py"} | {name: f"prepared/{name}" for name in PREPARED}
-"""Where a data set lies under the data folder; those not named need no files."""
 
 
 def default_claims() -> Path:

@@ -72,7 +72,7 @@ def _reference_faults(file: ClaimFile, stem: str) -> list[str]:
     if file.experiment not in experiments.names():
         return [f"experiment: {_unknown(file.experiment, experiments.names())}"]
     experiment = experiments.get(file.experiment)
-    used = [("headline", file.headline, file.conditions)]
+    used: list[tuple[str, str, Collection[str]]] = [("headline", file.headline, file.conditions)]
     used += [(f"confounds[{i}]", name, experiment.FACTORS) for i, name in enumerate(file.confounds)]
     for i, e in enumerate(file.expect):
         used += [(f"expect[{i}].metric", metric, experiment.UNITS) for metric in e.metrics]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from simulation import Heard
 
 from repro import measure, registry, store
 from repro.cli import main
@@ -30,7 +31,7 @@ from repro.data import embedded
 from repro.experiments import final_error
 from repro.folders import default_claims
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.measure import final_error as measure_final_error
 from repro.running import cluster, remote, runner
 from repro.store import Trial
@@ -75,7 +76,7 @@ def set_up() -> None:
     real = measure.measure
 
     def watched(task: Task, data: Any, monitor: Monitor) -> Trial:
-        begun = (store.folder(task.store, task.spec.identity(data.digest)) / "checkpoint.pt").exists()
+        begun = (store.folder(task.setting.store, task.spec.identity(data.digest)) / "checkpoint.pt").exists()
         with (folder / "log").open("a") as log:
             log.write(json.dumps({"key": task.spec.key, "resumed": begun, "pid": os.getpid()}) + "\n")
         if switched("break") and task.spec.config.get("dropout") is False:
@@ -207,11 +208,7 @@ def killed(folder: Path, nodes: Any, node: Any, seeds: int) -> dict[str, Any]:
     arms = {name: p.model_copy(update={"epochs": 1.5}) for name, p in condition.arms.items()}
     made: Any = type("C", (), {"arms": arms})
     source = runner.Source(pictures(), "final-error", condition.any_arm, runner.Place(None, folder / "sets"))
-    ended: list[str] = []
-
-    class Heard(runner.Silent):
-        def ended(self, planned: Any, trial: Trial) -> None:
-            ended.append(planned.spec.key)
+    heard = Heard()
 
     def kill() -> None:
         wait_for(lambda: len(list(root.glob("trials/*/checkpoint.pt"))) == 2)
@@ -222,16 +219,15 @@ def killed(folder: Path, nodes: Any, node: Any, seeds: int) -> dict[str, Any]:
     killing.start()
     wanted, cpu = tuple(range(seeds)), torch.device("cpu")
     with cluster.joined("ray", "cpu", None) as there:
-        result = runner.run_together(
-            [runner.Wanted(made, source, wanted)], there.pool, store=root, device=cpu, observer=Heard()
-        )
+        runner.run_together([runner.Wanted(made, source, wanted)], Setting(root, cpu), there.pool, observer=heard)
     killing.join()
     begun = logged(folder)
-    runner.run(made, source, seeds=wanted, store=folder / "undisturbed", device=cpu)
+    runner.run(runner.Wanted(made, source, wanted), Setting(folder / "undisturbed", cpu))
     logged(folder)
     keys = {final_error.spec(arm, seed).key for arm in arms.values() for seed in range(seeds)}
     return {
-        "failed": result.failed, "ended": sorted(ended) == sorted(keys), "trials": len(keys), "begun": len(begun),
+        "failed": heard.failures, "ended": sorted(trial.spec.key for trial in heard.finished) == sorted(keys),
+        "trials": len(keys), "begun": len(begun),
         "resumed": sum(line["resumed"] for line in begun),
         "same": outcomes(root) == outcomes(folder / "undisturbed"),
     }  # fmt: skip

@@ -25,7 +25,7 @@ from repro import store
 from repro.data import Dataset, drawn, embedded
 from repro.experiments import epochs_to, final_error, probe
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.measure import epochs_to as measure_epochs_to
 from repro.measure import final_error as measure_final_error
 from repro.running import attempt
@@ -70,15 +70,15 @@ def trial(kind: str, root: Path) -> tuple[Any, Any]:
             max_epochs=5.0, rates=(0.01, 0.02, 0.04),
         )  # fmt: skip
         spec = epochs_to.spec(p, 0, 0.02)
-        return lambda at: Task(spec, "scoring", 5.0, at, CPU), colours()
+        return lambda at: Task(spec, "scoring", 5.0, Setting(at, CPU)), colours()
     if kind == "probe":
         q = probe.Parameters(**SMALL, epochs=1.0)
-        return lambda at: Task(probe.spec(q, 0), "scoring", 1.0, at, CPU), pictures()
+        return lambda at: Task(probe.spec(q, 0), "scoring", 1.0, Setting(at, CPU)), pictures()
     if kind == "dali":
         p = final_error.Parameters(**SMALL, epochs=2.0)
-        return lambda at: Task(final_error.spec(p, 0), "scoring", 2.0, at, CPU, "dali"), prepared(root)
+        return lambda at: Task(final_error.spec(p, 0), "scoring", 2.0, Setting(at, CPU, "dali")), prepared(root)
     p = final_error.Parameters(**SMALL, epochs=1.5, members=2)
-    return lambda at: Task(final_error.spec(p, 0), "scoring", 3.0, at, CPU), pictures()
+    return lambda at: Task(final_error.spec(p, 0), "scoring", 3.0, Setting(at, CPU)), pictures()
 
 
 class Points:

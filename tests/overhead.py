@@ -16,10 +16,11 @@ from typing import Any
 
 import clustered
 import torch
+from simulation import Heard
 
 from repro import measure, registry, store
 from repro.folders import default_claims
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.running import cluster, runner
 from repro.store import Trial
 
@@ -37,7 +38,7 @@ def set_up() -> None:
             time.sleep(min(0.1, left))
             monitor.report(1 - max(0.0, left) / seconds, "asleep")
         trial = Trial(spec=task.spec, data_digest=data.digest, status="completed")
-        store.save(task.store, trial)
+        store.save(task.setting.store, trial)
         return trial
 
     measure.measure = sleeps
@@ -52,15 +53,17 @@ def main(rounds: int) -> None:
     with cluster.joined("ray", "cpu", 1) as there:
         for number in range(rounds + 1):
             took = []
-            wanted = [runner.Wanted(made, source, (number,))]
+            wanted, heard = runner.Wanted(made, source, (number,)), Heard()
             for run in (
-                lambda n=number: runner.run(made, source, seeds=(n,), store=folder / "here", device=CPU),
-                lambda w=wanted: runner.run_together(w, there.pool, store=folder / "there", device=CPU),
+                lambda w=wanted, o=heard: runner.run(w, Setting(folder / "here", CPU), observer=o),
+                lambda w=wanted, o=heard: runner.run_together(
+                    [w], Setting(folder / "there", CPU), there.pool, observer=o
+                ),
             ):
                 begun = time.perf_counter()
-                result = run()
+                run()
                 took.append(time.perf_counter() - begun)
-                assert len(result.finished) == 1
+            assert len(heard.finished) == 2
             if number:
                 load = os.getloadavg()[0]
                 print(f"{took[0]:.3f} s  {took[1]:.3f} s  {100 * (took[1] / took[0] - 1):+.2f} %  (load {load:.1f})")

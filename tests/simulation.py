@@ -24,7 +24,7 @@ from repro import store
 from repro.experiments import Planned, final_error
 from repro.marks import Reader
 from repro.planning.forecast import makespan
-from repro.running.work import Gone, Outcome, Part, Result, Silent, Work, drive
+from repro.running.work import Gone, Outcome, Part, Silent, Work, drive
 from repro.store import Trial
 
 MEAN_S, SIGMA = 7200.0, 0.5
@@ -38,6 +38,20 @@ ARMS = {
     )
     for name, rate in (("one", 0.01), ("other", 0.02))
 }
+
+
+@dataclass
+class Heard(Silent):
+    """An observer that notes what ended, and a line for each trial that failed."""
+
+    finished: list[Trial] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def ended(self, planned: Planned, trial: Trial) -> None:
+        self.finished.append(trial)
+
+    def failed(self, planned: Planned, why: str) -> None:
+        self.failures.append(f"{planned.arm}, {planned.role}, seed {planned.spec.seed}: {why}")
 
 
 @dataclass
@@ -117,25 +131,22 @@ def simulate(
     seeds = range(trials // len(ARMS))
     parts = [Part("final-error", condition, tuple(seeds[i::conditions]), DIGEST) for i in range(conditions)]
     pool = GPUs(root, gpus, hours_to_death * 3600, random.Random(seed))
-    works, result = (
-        [Work(some, Reader(root)) for some in ([[part] for part in parts] if in_turn else [parts])],
-        Result(),
-    )
+    works, heard = [Work(some, Reader(root)) for some in ([[part] for part in parts] if in_turn else [parts])], Heard()
     begun = time.process_time()
     for work in works:
-        drive(work, pool, Silent(), result)
+        assert not drive(work, pool, heard)
     spent = time.process_time() - begun
     wanted = {final_error.spec(p, s).key for s in seeds for p in ARMS.values()}
     assert set(pool.ends) == wanted, "lost"
     assert set(pool.ends.values()) == {1}, "ended twice"
     assert not any(work.running for work in works)
-    assert len(result.finished) + len(result.failed) == len(wanted)
+    assert len(heard.finished) + len(heard.failures) == len(wanted)
     records, problems = store.load(root)
     assert not problems
-    assert {trial.spec.key for trial in records} == {trial.spec.key for trial in result.finished}
+    assert {trial.spec.key for trial in records} == {trial.spec.key for trial in heard.finished}
     return {
         "trials": len(wanted), "conditions": conditions, "gpus": gpus,
-        "deaths": pool.deaths, "failed": len(result.failed),
+        "deaths": pool.deaths, "failed": len(heard.failures),
         "hours": round(pool.clock / 3600, 2), "hours_planned": round(makespan(pool.takes.values(), gpus) / 3600, 2),
         "repeated_s_per_death": round((pool.busy_s - sum(pool.takes.values())) / max(1, pool.deaths), 1),
         "driver_cpu_ms_per_trial": round(1000 * (spent - pool.saving_s) / len(wanted), 2),

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -5,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from click.testing import CliRunner
 from repro import store
 from repro.cli import main
 from repro.folders import default_claims
+from repro.problem import EXTRAS
 from repro.store import Measurement, Trial, TrialSpec
 
 REPRO = [sys.executable, "-m", "repro"]
@@ -67,6 +71,7 @@ def repro(tmp_path, monkeypatch):
         (["run", "claim", "parameters", "--data", ""], "it is empty; name a folder"),
         (["report", "--store", ""], "it is empty; name a folder"),
         (["publish", "--to", ""], "it is empty; name a folder"),
+        (["run", "claim", "parameters", "--device", "cpu:3"], "use auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_wrong_use_is_one_clear_line(repro, tmp_path, args, said):
@@ -87,27 +92,7 @@ def test_what_was_asked_for_and_could_not_be_tested_is_exit_code_3(repro):
     assert "nowhere/cifar-10-batches-py/data_batch_1 is missing" in missing.stderr
     over = repro("run", "claim", "relu-speedup", "--budget", "1s")
     assert over.exit_code == 3
-    assert over.stdout.splitlines()[-1] == "1 run: 1 NOT_TESTED"
-
-
-def test_an_option_that_fits_some_claims_only(repro, tmp_path, monkeypatch):
-    """Of all claims those that train take it and each other one is a line and no miss; a named one is refused."""
-    from repro.running import runner
-
-    ran = []
-    monkeypatch.setattr(runner, "run", lambda condition, *_, **__: ran.append(condition) or runner.Result((), ()))
-    (tmp_path / "claims").mkdir()
-    for id_ in ("lrn-error", "relu-speedup"):
-        (tmp_path / "claims" / f"{id_}.toml").write_bytes((default_claims() / f"{id_}.toml").read_bytes())
-    told = "--micro-batch: epochs-to is not trained in passes; final-error, probe are"
-    options = ["--claims", "claims", "--micro-batch", "4", "--device", "cpu"]
-    all_ = repro("run", "all", "--scale", "smoke", *options)
-    assert (all_.exit_code, all_.stderr) == (0, "")
-    assert [condition.any_arm.net for condition in ran] == ["alexnet-32"]
-    assert all_.stdout.count(f"relu-speedup was not tested: skipped: {told}\n") == 1
-    named = repro("run", "claim", "lrn-error", "relu-speedup", "--condition", "smoke", *options)
-    assert (named.exit_code, named.stderr) == (2, f"repro: {told}\n")
-    assert len(ran) == 1  # nor was the one before it begun
+    assert over.stdout.splitlines()[-1] == "0 run; 1 not tested"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04torn"], ids=["missing", "empty", "altered"])
@@ -121,6 +106,50 @@ def test_damaged_data_is_named(repro, tmp_path, content):
     assert result.exit_code == 3
     assert str(path) in result.stderr
     assert content is None or re.search(r"md5 [0-9a-f]{32}, not c99cafc152244af753f735de768cd75f", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("args", "module", "what", "extra"),
+    [
+        (["bench", "step"], "repro.bench.run", "timing", "run"),
+        (["doctor", "--health"], "repro.health", "training", "run"),
+        (["run", "claim", "parameters"], "repro.running.runner", "running trials", "run"),
+        (["run", "claim", "parameters", "--on", "ray"], "repro.running.cluster", "--on", "ray"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_only_a_package_of_an_extra_that_is_missing_is_told_as_such(repro, monkeypatch, args, module, what, extra):
+    """In one line that says how to get it; a module of our own that is missing is a fault, and no extra helps."""
+    if extra == "ray":
+        pytest.importorskip("torch")
+    parent, _, name = module.rpartition(".")
+    monkeypatch.delattr(importlib.import_module(parent), name, raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    missing = []
+
+    class Finder:
+        def find_spec(self, asked, *_):
+            if asked == module:
+                raise ModuleNotFoundError(f"No module named {missing[0]!r}", name=missing[0])
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    for package in EXTRAS[extra]:
+        missing[:] = [f"{package}.inner"]
+        result = repro(*args)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            f"repro: {what} needs {package}: install this package with its extra '{extra}'"
+        ]
+    missing[:] = ["repro.trainning"]
+    assert isinstance(CliRunner().invoke(main, args).exception, ModuleNotFoundError)
+
+
+def test_the_extras_are_those_of_the_package():
+    """Each package of an extra is imported under a name that is told where it is missing."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    for extra, imported in EXTRAS.items():
+        listed = {re.split(r"[<>=]", line)[0] for line in project["optional-dependencies"][extra]}
+        assert {{"pillow": "PIL"}.get(name, name) for name in listed} == set(imported)
 
 
 def test_a_scale_without_conditions_selects_nothing(repro):
@@ -281,6 +310,7 @@ def test_output_that_cannot_be_written_is_told(tmp_path):
 
 def test_a_terminal_without_unicode_is_served(tmp_path):
     """Where the output cannot say “, it is replaced."""
+    (tmp_path / "runs").mkdir()
     done = subprocess.run(
         [*REPRO, "show", "relu-speedup"], capture_output=True, text=True, cwd=tmp_path, check=False,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},

@@ -195,4 +195,4 @@ def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, t
     options = ["--on", "ray", "--store", str(tmp_path)]
     found = CliRunner().invoke(main, ["run", "claim", "lrn-error", *options])
     assert found.exit_code == 2
-    assert found.output.splitlines() == ["repro: --on needs Ray: install this package with its extra 'ray'"]
+    assert found.output.splitlines() == ["repro: --on needs ray: install this package with its extra 'ray'"]

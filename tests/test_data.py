@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from repro import data
+from repro import datasets
 from repro.data import DataError, Dataset, cifar10, load
 
 BATCHES = ["data_batch_1", "data_batch_2", "test_batch"]
@@ -135,12 +135,13 @@ def test_an_unknown_set_lists_the_known_ones():
 
 def test_the_embedded_set_needs_no_folder(monkeypatch):
     """It is drawn, and its digest follows from its bytes."""
-    monkeypatch.setattr(data, "EMBEDDED_IMAGES", 40)
+    monkeypatch.setattr(datasets, "IN_MEMORY", datasets.DataSet(10, 40, 20))
     first, again = load("embedded", None), load("embedded", None)
     assert (tuple(first.images.shape), first.classes) == ((40, 32, 32, 3), 10)
     assert first.digest == again.digest
     assert re.fullmatch("sha256:[0-9a-f]{64}", first.digest)
-    monkeypatch.setattr(data, "EMBEDDED_IMAGES", 41)
+    assert len(load("embedded", None, train=False).images) == 20
+    monkeypatch.setattr(datasets, "IN_MEMORY", datasets.DataSet(10, 41, 20))
     assert load("embedded", None).digest != first.digest
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from repro import files, measure, store
 from repro.cli import main
 from repro.experiments import final_error
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.running import attempt
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 from repro.training import checkpoint
@@ -46,7 +46,7 @@ def trained(at: Path, looks: int | None = None) -> Trial:
     """Run a small training in the store ``at``; ask it to stop after ``looks`` steps."""
     p = final_error.Parameters(**crash.SMALL, epochs=1.0)
     left = iter([False] * (looks if looks is not None else 1000))
-    task = Task(final_error.spec(p, 0), "scoring", 1.0, at, CPU)
+    task = Task(final_error.spec(p, 0), "scoring", 1.0, Setting(at, CPU))
     return measure.measure(task, crash.pictures(), Monitor(stopping=lambda: next(left, True)))
 
 
@@ -172,12 +172,12 @@ def test_a_damaged_record_is_set_aside_by_the_run_that_needs_its_place(
     data = type("Data", (), {"digest": "md5:0"})()
 
     def again(task: Task, _data: object, _monitor: Monitor) -> Trial:
-        store.save(task.store, TRIAL)
+        store.save(task.setting.store, TRIAL)
         return TRIAL
 
     monkeypatch.setattr(measure, "measure", again)
     with caplog.at_level(logging.WARNING):
-        assert attempt.attempt(Task(TRIAL.spec, "scoring", 1.0, tmp_path, CPU), data, Monitor(), None) == TRIAL
+        assert attempt.attempt(Task(TRIAL.spec, "scoring", 1.0, Setting(tmp_path, CPU)), data, Monitor(), None) == TRIAL
     assert store.load(tmp_path) == ([TRIAL], [])
     assert path.with_name("record.json.bad").read_bytes() == damaged
     assert "set aside as record.json.bad" in caplog.text
@@ -192,7 +192,7 @@ def test_a_record_of_a_later_version_keeps_its_place(tmp_path: Path) -> None:
     assert store.recall(tmp_path, TRIAL.identity) is None
     path.with_name("record.json.bad").unlink()
     path.write_bytes(found := files.sealed(whole.decode().replace('"schema": 1', '"schema": 2')))
-    task = Task(TRIAL.spec, "scoring", 1.0, tmp_path, CPU)
+    task = Task(TRIAL.spec, "scoring", 1.0, Setting(tmp_path, CPU))
     data = type("Data", (), {"digest": TRIAL.data_digest})()
     with pytest.raises(StoreError, match=r"record\.json: record schema 2, this version reads 1; run it with that"):
         attempt.attempt(task, data, Monitor(), None)

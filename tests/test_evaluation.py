@@ -17,7 +17,7 @@ from repro.data import embedded
 from repro.experiments import final_error
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task, measure
+from repro.measure import Monitor, Setting, Task, measure
 from repro.measure.member import Network
 from repro.models.nets import network
 from repro.store import load_curve
@@ -180,7 +180,7 @@ def test_a_trial_whose_steps_and_tests_are_recorded_is_the_trial(changed, tmp_pa
     """To the bit, in its errors and its curve; under `plateau` it is tested between its steps."""
     p = parameters(batch=8, rate=0.01, **changed)
     spec = final_error.spec(p, 0)
-    task = Task(spec, "scoring", p.epochs, tmp_path / "eager", torch.device("cpu"))
+    task = Task(spec, "scoring", p.epochs, Setting(tmp_path / "eager", torch.device("cpu")))
     eager = measure(task, pictures(), Monitor())
     counts = []
 
@@ -191,8 +191,10 @@ def test_a_trial_whose_steps_and_tests_are_recorded_is_the_trial(changed, tmp_pa
 
     for module in ("captured", "evaluation"):
         monkeypatch.setattr(f"repro.training.{module}.Recording", ByTorchFx)
-    monkeypatch.setattr(Task, "captured", property(lambda _: True))
-    recorded = measure(Task(spec, "scoring", p.epochs, tmp_path / "recorded", task.device), pictures(), Monitor())
+    monkeypatch.setattr(Setting, "captured", property(lambda _: True))
+    recorded = measure(
+        Task(spec, "scoring", p.epochs, Setting(tmp_path / "recorded", task.setting.device)), pictures(), Monitor()
+    )
     assert recorded.environment["captured"] is True
     assert eager.environment["captured"] is False
     assert recorded.measurements == eager.measurements

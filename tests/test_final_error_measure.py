@@ -14,7 +14,7 @@ from repro.experiments import final_error
 from repro.experiments.final_error import Parameters
 from repro.loading.pictures import Pictures
 from repro.loading.resident import decoded
-from repro.measure import Monitor, Place, Task, load, measure
+from repro.measure import Monitor, Place, Setting, Task, load, measure
 from repro.measure.member import Network
 from repro.models.dropout import Dropout
 from repro.models.nets import network
@@ -42,7 +42,7 @@ def parameters(**changed: Any) -> Parameters:
 
 
 def task(p: Parameters, store: Path, seed: int = 0) -> Task:
-    return Task(final_error.spec(p, seed), "scoring", p.epochs, store, CPU)
+    return Task(final_error.spec(p, seed), "scoring", p.epochs, Setting(store, CPU))
 
 
 def test_a_trial_records_errors_of_both_views(pictures: Pictures, tmp_path: Path) -> None:

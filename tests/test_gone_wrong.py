@@ -12,12 +12,13 @@ import crash
 import pytest
 import torch
 from click.testing import CliRunner
+from simulation import Heard
 
 from repro import measure, store
 from repro.cli import main
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.running import attempt, runner
 from repro.store import Trial, TrialSpec
 from repro.training import checkpoint, loop, passes
@@ -60,7 +61,7 @@ def test_a_training_that_blows_up_is_diverged_at_its_step(tmp_path: Path, one_th
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recent, "put", put)
-        trial = measure.measure(Task(spec, "scoring", 5.0, tmp_path, CPU), data, Monitor())
+        trial = measure.measure(Task(spec, "scoring", 5.0, Setting(tmp_path, CPU)), data, Monitor())
     assert trial.status == "diverged"
     assert f"from step {bad[0]} on" in trial.message
     assert store.load(tmp_path)[0] == [trial]
@@ -86,20 +87,20 @@ def test_want_of_memory_names_a_batch_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """The trial is recorded as failed with half its batch as a guess; the other arm is run."""
-    condition, source = two_arms()
+    (condition, source), heard = two_arms(), Heard()
 
     def measured(task: Task, data: Pictures, _monitor: Monitor) -> Trial:
         if "dropout" not in task.spec.config:
             raise error
         trial = Trial(spec=task.spec, data_digest=data.digest, status="completed")
-        store.save(task.store, trial)
+        store.save(task.setting.store, trial)
         return trial
 
     monkeypatch.setattr(measure, "measure", measured)
-    result = runner.run(condition, source, seeds=(0,), store=tmp_path, device=CPU)
-    assert [trial.status for trial in result.finished] == ["completed"]
-    assert len(result.failed) == 1
-    assert "batch = 16 in the claim, half of 32, may fit (a guess" in result.failed[0]
+    assert not runner.run(runner.Wanted(condition, source, (0,)), Setting(tmp_path, CPU), observer=heard)
+    assert [trial.status for trial in heard.finished] == ["completed"]
+    assert len(heard.failures) == 1
+    assert "batch = 16 in the claim, half of 32, may fit (a guess" in heard.failures[0]
     recorded = {trial.status: trial.message for trial in store.load(tmp_path)[0]}
     assert recorded["failed"].startswith(f"{type(error).__name__}: ")
     assert "batch = 16" in recorded["failed"]
@@ -254,7 +255,7 @@ def test_a_hung_loader_fails_its_trial_and_names_itself(
     monkeypatch.setattr(Pictures, "loader", loader)
     p = final_error.Parameters(**crash.SMALL, epochs=1.0)
     for name, status in (("dali", "failed"), ("resident", "completed")):
-        task = Task(final_error.spec(p, 0), "scoring", 1.0, tmp_path / name, CPU, name)
+        task = Task(final_error.spec(p, 0), "scoring", 1.0, Setting(tmp_path / name, CPU, name))
         attempt.attempt(task, data, Monitor(), None)
         (trial,) = store.load(tmp_path / name)[0]
         assert trial.status == status

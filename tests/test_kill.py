@@ -16,7 +16,7 @@ from repro import measure, store
 from repro.data import Dataset
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.running import attempt, runner
 from repro.store import Trial
 from repro.training.loop import Interrupted
@@ -70,7 +70,7 @@ def test_a_trial_read_by_dali_goes_on_where_it_stood(tmp_path: Path) -> None:
 
 def small(tmp_path: Path, **changed: object) -> tuple[Task, Pictures]:
     p = final_error.Parameters(**{**crash.SMALL, "epochs": 1.0, **changed})
-    return Task(final_error.spec(p, 0), "scoring", p.epochs, tmp_path, CPU), crash.pictures()
+    return Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(tmp_path, CPU)), crash.pictures()
 
 
 def test_a_trial_is_the_same_twice(tmp_path: Path, one_thread: None) -> None:
@@ -85,18 +85,19 @@ def test_determinism_is_asked_for_and_given_back(tmp_path: Path, monkeypatch: py
     p = final_error.Parameters(**crash.SMALL, epochs=1.0)
     condition = type("C", (), {"arms": {"net": p}})
     source = runner.Source(crash.pictures(), "final-error", p, None)  # type: ignore[arg-type]
+    asked = runner.Wanted(condition, source, (0,))  # type: ignore[arg-type]
     seen: list[bool] = []
 
     def measured(task: Task, data: Pictures, _monitor: Monitor) -> Trial:
         seen.append(torch.are_deterministic_algorithms_enabled())
         trial = Trial(spec=task.spec, data_digest=data.digest, status="completed")
-        store.save(task.store, trial)
+        store.save(task.setting.store, trial)
         return trial
 
     monkeypatch.setattr(measure, "measure", measured)
     for wanted in (True, False):
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-        runner.run(condition, source, seeds=(0,), store=tmp_path / str(wanted), device=CPU, deterministic=wanted)  # type: ignore[arg-type]
+        assert not runner.run(asked, Setting(tmp_path / str(wanted), CPU, deterministic=wanted))
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == wanted
         assert not torch.are_deterministic_algorithms_enabled()
     assert seen == [True, False]
@@ -153,8 +154,8 @@ def test_a_trial_that_another_process_ends_is_not_run_again(tmp_path: Path, monk
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(attempt, "locked", Held)
-    result = runner.run(condition, source, seeds=(0,), store=tmp_path, device=CPU, observer=heard)  # type: ignore[arg-type]
-    assert result.failed == result.finished == []
+    wanted = runner.Wanted(condition, source, (0,))  # type: ignore[arg-type]
+    assert not runner.run(wanted, Setting(tmp_path, CPU), observer=heard)
     assert heard.lines[-1] == "completed"
     assert "another process" in heard.lines[0]
 

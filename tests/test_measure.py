@@ -10,7 +10,7 @@ import torch
 
 from repro.data import Dataset, embedded
 from repro.experiments.epochs_to import MEASUREMENT, NUMERICS, TRAINED
-from repro.measure import Monitor, Task
+from repro.measure import Monitor, Setting, Task
 from repro.measure import epochs_to as module
 from repro.measure.epochs_to import measure, step_of_crossing
 from repro.store import TrialSpec, folder, load_curve
@@ -51,7 +51,10 @@ def task(store, *, rate=0.02, limit=30.0, role="scoring", seed=0, **config):
         **config,
     }
     return Task(
-        TrialSpec(experiment="epochs-to", numerics=NUMERICS, config=settings, seed=seed), role, limit, store, CPU
+        TrialSpec(experiment="epochs-to", numerics=NUMERICS, config=settings, seed=seed),
+        role,
+        limit,
+        Setting(store, CPU),
     )
 
 

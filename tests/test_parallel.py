@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from click.testing import CliRunner
+from simulation import Heard
 from torch import Tensor
 
 from repro import measure, store
@@ -26,15 +27,15 @@ from repro.experiments.final_error import Parameters
 from repro.judging.judge import judge
 from repro.loading import Job, draw, rows
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Place, Task, together
+from repro.measure import Monitor, Place, Setting, Task, together
 from repro.measure import final_error as measured
 from repro.measure.final_error import Run
 from repro.measure.member import Network
 from repro.models.nets import network
 from repro.problem import Problem
 from repro.running import attempt, runner
-from repro.training import parallel, ranks
-from repro.training.loop import Interrupted, train, updating
+from repro.training import checkpoint, parallel, ranks
+from repro.training.loop import train, updating
 from repro.training.parallel import ALONE, Team, asked_for, part
 from repro.training.passes import Unfit, has_batch_norm
 
@@ -108,12 +109,16 @@ def at_step(step: int, act: Any) -> contextlib.AbstractContextManager[None]:
     return patched()
 
 
+COUNTS = {"train": 160, "val": 41}
+"""Pictures of the synthetic set, in all processes: one that wants another set draws it anew."""
+
+
 class Rank:
     """What a rank is asked to do."""
 
     def __init__(self, device: torch.device) -> None:
         self.team = Team(dist.get_rank(), dist.get_world_size(), "gloo")
-        drawn.COUNTS = {"train": 160, "val": 41}
+        drawn.COUNTS = COUNTS
         measured.CHECKPOINT_S = 0.0
 
     def trained(self, changed: dict[str, Any], *how: Any) -> dict[str, Tensor]:
@@ -121,7 +126,7 @@ class Rank:
 
     def tested(self, images: int, at: Path) -> tuple[Tensor, Tensor]:
         p = parameters()
-        task = Task(final_error.spec(p, 0), "scoring", p.epochs, at, CPU, team=self.team)
+        task = Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(at, CPU, team=self.team))
         return Run(task, p, numbered(images)).tested(10)
 
     def run(self, at: Path, changed: dict[str, Any], act: tuple[int, int, int] | None = None) -> str:
@@ -136,21 +141,21 @@ class Rank:
             if self.team.rank:
                 return str(runner.follow(self.team, place, CPU))
             condition: Any = SimpleNamespace(arms={"net": p}, any_arm=p)
+            heard = Heard()
             try:
                 source = runner.prepare("final-error", condition, place, team=self.team)
-                result = runner.run(condition, source, seeds=(0,), store=stored, device=CPU, team=self.team)
-            except Interrupted as stopped:
-                return f"stopped after {stopped.step}"
+                setting = Setting(stored, CPU, team=self.team)
+                stopped = runner.run(runner.Wanted(condition, source, (0,)), setting, observer=heard)
             except Problem as problem:
                 return str(problem)
             finally:
                 self.team.order("end")
-        return "; ".join(result.failed) or result.finished[0].status
+        return "stopped" if stopped else "; ".join(heard.failures) or heard.finished[0].status
 
     def parted(self) -> str:
         """Return what is said once the weights of rank 1 are others."""
         p = parameters()
-        task = Task(final_error.spec(p, 0), "scoring", p.epochs, Path(), CPU, team=self.team)
+        task = Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(Path(), CPU, team=self.team))
         run = Run(task, p, crash.pictures())
         if self.team.rank == 1:
             with torch.no_grad():
@@ -257,13 +262,15 @@ def test_a_trial_in_passes_says_so(tmp_path: Path) -> None:
     p = parameters(epochs=0.4)
     seen: list[int] = []
     data = crash.pictures()
-    task = Task(final_error.spec(p, 0), "scoring", p.epochs, tmp_path, CPU, micro_batch=5)
+    task = Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(tmp_path, CPU, micro_batch=5))
     run = Run(task, p, data)
     run.net.model[0].register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
     trial = measured.train_all(run, Monitor())
     assert trial.status == "completed"
     assert trial.environment["micro_batch"] == 5
-    assert trial.identity == Task(final_error.spec(p, 0), "scoring", p.epochs, tmp_path, CPU).spec.identity(data.digest)
+    assert trial.identity == Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(tmp_path, CPU)).spec.identity(
+        data.digest
+    )
     assert max(seen) <= 10  # ten views of one image; else no more than asked for
     assert seen[:8] == [5, 5, 5, 1] * 2
 
@@ -275,13 +282,13 @@ def test_the_option_reaches_the_trial(tmp_path: Path, monkeypatch: pytest.Monkey
     def measure_(task: Task, data: Pictures, _monitor: Monitor) -> Any:
         seen.append(task)
         trial = store.Trial(spec=task.spec, data_digest=data.digest, status="completed")
-        store.save(task.store, trial)
+        store.save(task.setting.store, trial)
         return trial
 
     monkeypatch.setattr(measure, "measure", measure_)
     command = ["run", "claim", "lrn-error", "--condition", "smoke", "--micro-batch", "8", "--store", str(tmp_path)]
     CliRunner().invoke(main, [*command, "--device", "cpu"])
-    assert [task.micro_batch for task in seen] == [8, 8]
+    assert [task.setting.micro_batch for task in seen] == [8, 8]
     command = ["run", "claim", "parameters", "--micro-batch", "8", "--store", str(tmp_path), "--device", "cpu"]
     refused = CliRunner().invoke(main, command)
     assert refused.exit_code == 2
@@ -319,7 +326,7 @@ def test_without_crops_the_windows_are_shared_too() -> None:
 def test_every_image_is_tested_once(two: ranks.Ranks, tmp_path: Path, images: int) -> None:
     """A set that two ranks cannot halve, in file order on rank 0, with one process's answers."""
     p = parameters()
-    task = Task(final_error.spec(p, 0), "scoring", p.epochs, tmp_path, CPU)
+    task = Task(final_error.spec(p, 0), "scoring", p.epochs, Setting(tmp_path, CPU))
     alone, labels = Run(task, p, numbered(images)).tested(10)
     (found, seen), (rest, _) = two.ask("tested", images, tmp_path)
     assert seen.tolist() == labels.tolist() == list(range(images))
@@ -368,8 +375,9 @@ def test_a_trial_stopped_on_one_rank_goes_on_to_the_same_record(tmp_path: Path) 
     with ranks.started(Rank, devices=["cpu"] * 2) as pair:
         assert pair.ask("run", tmp_path / "whole", changed) == end
         stopped, code = pair.ask("run", tmp_path / "parts", changed, (1, 7, signal.SIGTERM))
-        assert stopped.startswith("stopped after ")
-        assert 7 < int(stopped.split()[-1]) <= 7 + parallel.LOOK
+        assert stopped == "stopped"
+        state = checkpoint.load(next((tmp_path / "parts" / "rank-0").rglob("checkpoint.pt")), CPU)
+        assert 7 < state["net"]["step"] <= 7 + parallel.LOOK
         assert code == "130"
         refused = _alone(tmp_path, changed)
         assert "half done by 2 processes and cannot be gone on with by 1: start as many as before" in refused
@@ -387,9 +395,11 @@ def test_a_trial_stopped_on_one_rank_goes_on_to_the_same_record(tmp_path: Path) 
 def _alone(tmp_path: Path, changed: dict[str, Any]) -> str:
     p = parameters(**changed)
     condition: Any = SimpleNamespace(arms={"net": p}, any_arm=p)
-    source = runner.prepare("final-error", condition, Place(None, tmp_path / "sets"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawn, "COUNTS", COUNTS)
+        source = runner.prepare("final-error", condition, Place(None, tmp_path / "sets"))
     with pytest.raises(store.StoreError) as told:
-        runner.run(condition, source, seeds=(0,), store=tmp_path / "parts" / "rank-0", device=CPU)
+        runner.run(runner.Wanted(condition, source, (0,)), Setting(tmp_path / "parts" / "rank-0", CPU))
     return str(told.value)
 
 

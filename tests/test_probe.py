@@ -11,7 +11,7 @@ import torch
 from repro.data import embedded
 from repro.experiments import probe
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task, measure
+from repro.measure import Monitor, Setting, Task, measure
 from repro.measure import probe as module
 from repro.measure.probe import Hidden, Nearest, agreement, colour_shares
 from repro.store import folder
@@ -84,7 +84,7 @@ def test_a_probe_trains_and_looks(tmp_path: Path) -> None:
     p = probe.Parameters(
         dataset="embedded", protocol="modern", net="alexnet-32", stored=32, crop=28, batch=32, epochs=1.0, rate=0.02
     )
-    trial = measure(Task(probe.spec(p, 0), "scoring", 1.0, tmp_path, torch.device("cpu")), pictures, Monitor())
+    trial = measure(Task(probe.spec(p, 0), "scoring", 1.0, Setting(tmp_path, torch.device("cpu"))), pictures, Monitor())
     assert {m.name for m in trial.measurements} == {"colours-apart", "neighbour-gain", "epochs-trained"}
     assert trial.value("colours-apart") in (0.0, 1.0)
     assert -100 <= trial.value("neighbour-gain") <= 100

@@ -1,8 +1,10 @@
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
 from repro import publishing, store
+from repro.cli import main
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 
 
@@ -138,6 +140,19 @@ def test_another_run_of_what_is_published_is_left_out_and_told(tmp_path, found, 
     store.folder(reports, again.identity).rmdir()
     assert publishing.publish(runs, reports) == (2, [])
     assert again in store.load(reports)[0]
+
+
+@pytest.mark.parametrize("name", ["README.md", "index.html"])
+def test_somebody_elses_page_is_not_written_over(tmp_path, name):
+    """--to names a folder of something else: nothing is copied there, and its page stands."""
+    source, to = tmp_path / "runs", tmp_path / "thesis"
+    assert CliRunner().invoke(main, ["run", "claim", "parameters", "--store", str(source)]).exit_code == 0
+    to.mkdir()
+    (to / name).write_text("my notes")
+    found = CliRunner().invoke(main, ["publish", "--store", str(source), "--to", str(to)])
+    assert (found.exit_code, (to / name).read_text()) == (2, "my notes")
+    assert found.stderr.strip().endswith("choose another --to")
+    assert [path.name for path in to.iterdir()] == [name]
 
 
 def test_what_is_published_is_published_again_without_a_change(tmp_path):

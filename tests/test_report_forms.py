@@ -128,6 +128,67 @@ def test_what_is_no_report_is_refused(tmp_path: Path, filled: Path, content: str
     (tmp_path / "x.json").write_text(content)
     output = run("--store", str(filled), "--against", str(tmp_path / "x.json"), code=2)
     assert said in output
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [
+        *(("value", number) for number in ("Infinity", "-Infinity", "NaN", "1e999", f"-{'9' * 400}.5")),
+        *((key, "1" * 400) for key in ("value", "low", "high", "confidence", "n")),
+    ],
+)
+def test_a_number_that_no_report_has_is_refused(filled: Path, tmp_path: Path, key: str, number: str) -> None:
+    """In one line: an open end is null in a report, and nothing in one is larger than a float."""
+    told = run("--json", "--store", str(filled))
+    claims = json.loads(told)["claims"]
+    estimate = next(e for c in claims if c["id"] == "relu-speedup" for x in c["conditions"] for e in x["estimates"])
+    estimate[key] = ["number"] if key == "n" else "number"
+    (tmp_path / "x.json").write_text(json.dumps({"schema": 1, "claims": claims}).replace('"number"', number))
+    output = run("--store", str(filled), "--against", str(tmp_path / "x.json"), code=2)
+    assert f"x.json: not a JSON report ({number[:20]} is not a number that a report has); `repro report" in output
+    assert len(output.splitlines()) == 1
+
+
+ANSI = "\x1b[2J\x07"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"id": f"x{ANSI}"}, r"'x\x1b[2J\x07' is no name of a claim or condition"),
+        ({"id": "x" * 100}, "is no name of a claim or condition"),
+        ({"name": ANSI}, "is no name of a claim or condition"),
+        ({"outcome": ANSI}, r"'\x1b[2J\x07' is no outcome"),
+        ({"outcome": "PASSED"}, "'PASSED' is no outcome"),
+        ({"n": [ANSI]}, "is no estimate"),
+        ({"low": 2.0, "high": 2.0, "evidence": ANSI}, "is no estimate"),
+        ({"value": "6"}, "not a whole report"),
+    ],
+)
+def test_words_that_no_report_has_are_refused(
+    filled: Path, tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    """Nothing of a file reaches the terminal that might steer it; one line, and exit code 2."""
+    estimate = {"value": 2.0, "low": 1.0, "high": 3.0, "confidence": 0.9, "n": [5, 5], "evidence": "measured"}
+    parts: tuple[dict[str, object], ...] = (
+        {"id": "x", "headline": "y"}, {"name": "y", "outcome": "DIRECTION"}, dict(estimate),
+    )  # fmt: skip
+    path = tmp_path / "x.json"
+
+    def write() -> None:
+        claim, condition, ours = parts
+        found = {**claim, "conditions": [{**condition, "estimates": [ours]}]}
+        path.write_text(json.dumps({"schema": 1, "claims": [found]}))
+
+    write()
+    assert "DIRECTION" in run("--store", str(filled), "--against", str(path))
+    for part in parts:
+        part.update({key: value for key, value in changed.items() if key in part})
+    write()
+    output = run("--store", str(filled), "--against", str(path), code=2)
+    assert said in output
+    assert len(output.splitlines()) == 1
+    assert output[:-1].isprintable()
     assert "x.json" in output
 
 

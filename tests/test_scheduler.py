@@ -1,18 +1,20 @@
 """What is run next and what becomes of what came back: nothing is lost, nothing runs twice, no work is quadratic."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import simulation
+from simulation import Heard
 
 from repro import experiments, store
 from repro.experiments import Planned
 from repro.marks import Reader
 from repro.running import work
-from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Result, Silent, Work, drive
-from repro.store import Trial
+from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Work, drive
+from repro.store import StoreError, Trial
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -48,7 +50,9 @@ class Scripted:
     """A pool of one worker that gives back what the script says, and notes what it was given."""
 
     def __init__(self, root: Path, *outcomes: Outcome) -> None:
-        self.root, self.outcomes, self.given, self.back, self.rests = root, list(outcomes), [], [], 0
+        self.root, self.outcomes, self.rests = root, list(outcomes), 0
+        self.given: list[str] = []
+        self.back: list[tuple[Planned, Outcome]] = []
 
     def stopping(self) -> bool:
         return False
@@ -72,46 +76,74 @@ class Scripted:
         self.rests += 1
 
 
-def driven(root: Path, *outcomes: Any) -> tuple[Scripted, Result]:
+def driven(root: Path, *outcomes: Any) -> tuple[Scripted, Heard]:
     """Run the two trials of a condition, one of each arm, as the script says, which must be used up."""
-    pool, result = Scripted(root, *outcomes), Result()
+    pool, heard = Scripted(root, *outcomes), Heard()
     condition: Any = type("C", (), {"arms": simulation.ARMS})
-    drive(Work([Part("final-error", condition, (0,), simulation.DIGEST)], Reader(root)), pool, Silent(), result)
+    assert not drive(Work([Part("final-error", condition, (0,), simulation.DIGEST)], Reader(root)), pool, heard)
     assert pool.outcomes == []
-    return pool, result
+    return pool, heard
 
 
 STUCK, MOVING = Gone("died", got_on=False), Gone("died", got_on=True)
 
 
 def test_a_trial_that_lost_its_worker_goes_first(tmp_path: Path) -> None:
-    pool, result = driven(tmp_path, STUCK, "completed", "completed")
+    pool, heard = driven(tmp_path, STUCK, "completed", "completed")
     assert pool.given == ["one", "one", "other"]
-    assert (len(result.finished), result.failed) == (2, [])
+    assert (len(heard.finished), heard.failures) == (2, [])
 
 
 def test_a_trial_that_loses_worker_after_worker_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
     """To get on counts from one again."""
     script = [*[STUCK] * (TRIES - 1), MOVING, *[STUCK] * (TRIES - 1)]
-    pool, result = driven(tmp_path, *script, "completed")
+    pool, heard = driven(tmp_path, *script, "completed")
     assert pool.given == ["one"] * (2 * TRIES - 1) + ["other"]
-    assert [trial.spec.config["rate"] for trial in result.finished] == [0.02]
-    (line,) = result.failed
+    assert [trial.spec.config["rate"] for trial in heard.finished] == [0.02]
+    (line,) = heard.failures
     assert line == f"one, scoring, seed 0: died; {TRIES} workers were lost with it one after the other"
 
 
 def test_a_failed_trial_is_not_begun_again(tmp_path: Path) -> None:
-    pool, result = driven(tmp_path, "no memory", "completed")
+    pool, heard = driven(tmp_path, "no memory", "completed")
     assert pool.given == ["one", "other"]
-    assert result.failed == ["one, scoring, seed 0: no memory"]
+    assert heard.failures == ["one, scoring, seed 0: no memory"]
+
+
+def test_a_failure_is_heard_whatever_is_raised_behind_it(tmp_path: Path) -> None:
+    """The store breaks with what came back at the same time as the failure."""
+
+    class Breaking(Scripted):
+        def ended(self) -> Iterator[tuple[Planned, Outcome]]:
+            yield from super().ended()
+            raise StoreError("no room")
+
+    heard = Heard()
+    with pytest.raises(StoreError, match="no room"):
+        drive(Work([part("", "one")], Reader(tmp_path)), Breaking(tmp_path, "no memory"), heard)
+    assert heard.failures == ["one, scoring, seed 0: no memory"]
+
+
+def test_who_stops_begins_nothing_more_and_says_so(tmp_path: Path) -> None:
+    """What is under way comes back first; a run that had nothing left to do was stopped all the same."""
+
+    class Stopping(Scripted):
+        def stopping(self) -> bool:
+            return len(self.given) == 1
+
+    for arms in (("one", "other"), ("one",)):
+        heard, pool = Heard(), Stopping(tmp_path / arms[-1], "no memory")
+        assert drive(Work([part("", *arms)], Reader(pool.root)), pool, heard)
+        assert pool.given == ["one"]
+        assert len(heard.failures) == 1
 
 
 def test_what_another_process_holds_is_waited_for(tmp_path: Path) -> None:
     """It is asked for again after a rest, and run once it is free."""
-    pool, result = driven(tmp_path, Elsewhere(), "completed", Elsewhere(), "completed")
+    pool, heard = driven(tmp_path, Elsewhere(), "completed", Elsewhere(), "completed")
     assert pool.given == ["one", "other", "one", "one"]
     assert pool.rests == 2
-    assert len(result.finished) == 2
+    assert len(heard.finished) == 2
 
 
 class Wide:
@@ -148,16 +180,16 @@ def part(name: str, *arms: str, experiment: str = "final-error") -> Part:
 
 
 def test_conditions_are_begun_in_order_and_a_trial_of_several_runs_once(tmp_path: Path) -> None:
-    pool, result = Wide(tmp_path), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
+    pool, heard = Wide(tmp_path), Heard()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, heard)
     assert pool.given == ["a: one", "b: other"]
-    assert len(result.finished) == 2
+    assert len(heard.finished) == 2
 
 
 def test_a_trial_that_ended_meanwhile_is_not_begun_for_another_condition(tmp_path: Path) -> None:
     """With one worker the second condition comes to it when it has ended, and was listed before."""
-    pool, result = Scripted(tmp_path, "completed", "completed"), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
+    pool, heard = Scripted(tmp_path, "completed", "completed"), Heard()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, heard)
     assert pool.given == ["a: one", "b: other"]
 
 
@@ -173,15 +205,15 @@ def test_a_search_asks_on_while_another_condition_runs(tmp_path: Path, monkeypat
     third = simulation.ARMS["one"].model_copy(update={"rate": 0.03})
     monkeypatch.setitem(simulation.ARMS, "third", third)
     parts = [part("a: ", "one", "other", experiment="search"), part("b: ", "third")]
-    pool, result = Wide(tmp_path), Result()
-    drive(Work(parts, Reader(tmp_path)), pool, Silent(), result)
+    pool, heard = Wide(tmp_path), Heard()
+    drive(Work(parts, Reader(tmp_path)), pool, heard)
     assert pool.given == ["a: one", "b: third", "a: other"]
     assert pool.beside == [0, 1, 1]
-    assert len(result.finished) == 3
+    assert len(heard.finished) == 3
 
 
 def test_a_failure_names_its_condition(tmp_path: Path) -> None:
-    pool, result = Scripted(tmp_path, "no memory", "completed"), Result()
-    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, Silent(), result)
-    assert result.failed == ["a: one, scoring, seed 0: no memory"]
+    pool, heard = Scripted(tmp_path, "no memory", "completed"), Heard()
+    drive(Work([part("a: ", "one"), part("b: ", "one", "other")], Reader(tmp_path)), pool, heard)
+    assert heard.failures == ["a: one, scoring, seed 0: no memory"]
     assert pool.given == ["a: one", "b: other"]

@@ -1,6 +1,8 @@
 """A ``repro run`` of several claims: timings run alone, the store is read once, damage stops the claim it is of."""
 
 import collections
+import io
+import math
 import os
 import shlex
 import signal
@@ -8,12 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 pytest.importorskip("torch")
 
@@ -21,11 +27,14 @@ import torch
 
 from repro import experiments, files, measure, registry, store
 from repro.cli import main
+from repro.experiments import Planned
 from repro.judging import bands
 from repro.marks import Reader
 from repro.measure import Monitor, Task
-from repro.running import runner, session, workers
-from repro.store import StoreError, Trial, TrialSpec
+from repro.report import progress
+from repro.running import attempt, runner, session, workers
+from repro.running.work import Outcome
+from repro.store import Measurement, StoreError, Trial, TrialSpec
 from repro.training.loop import Interrupted
 
 TWO = ("initial-weights", "parameters")
@@ -65,6 +74,39 @@ class Nothing:
         return self
 
 
+def end(task: Task, *measurements: Measurement) -> Trial:
+    """Record a trial as completed."""
+    trial = Trial(spec=task.spec, data_digest="d", status="completed", measurements=measurements)
+    store.save(task.setting.store, trial)
+    return trial
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[TrialSpec]:
+    """Let trainings end at once with a number as it might be, and return the list into which their specs go."""
+    ran: list[TrialSpec] = []
+    computed, loaded = measure.measure, measure.load
+
+    def measured(task: Task, data: Any, monitor: Monitor) -> Trial:
+        config = task.spec.config
+        ran.append(task.spec)
+        if task.spec.experiment == "epochs-to":  # fastest in the middle of either grid
+            off = min(abs(math.log2(config["rate"] / middle)) for middle in (0.004, 0.02))
+            time = (1 + off) * (6 if config["activation"] == "tanh" else 1)
+            return end(task, Measurement(name="epochs-to", value=time, unit="epochs"))
+        if task.spec.experiment == "final-error":
+            views = ("top1-error-ten", "top1-error-centre")
+            return end(task, *(Measurement(name=view, value=0.4, unit="1") for view in views))
+        return computed(task, data, monitor)
+
+    def load(experiment: str, *rest: Any) -> Any:
+        return Nothing() if experiment in ("epochs-to", "final-error") else loaded(experiment, *rest)
+
+    monkeypatch.setattr(measure, "measure", measured)
+    monkeypatch.setattr(measure, "load", load)
+    return ran
+
+
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_timings_run_alone_whatever_jobs_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     """Of two claims run with ``--jobs 3`` the trainings run side by side, the timings with nothing beside them."""
@@ -83,9 +125,7 @@ def test_timings_run_alone_whatever_jobs_says(tmp_path: Path, monkeypatch: pytes
         with lock:
             beside[name] = max(beside[name], inside.total())
             inside[name] -= 1
-        trial = Trial(spec=task.spec, data_digest="d", status="completed")
-        store.save(task.store, trial)
-        return trial
+        return end(task)
 
     monkeypatch.setattr(measure, "measure", measured)
     monkeypatch.setattr(measure, "load", lambda *_: Nothing())
@@ -297,53 +337,195 @@ def test_a_full_disk_ends_the_command_and_tells_what_was_run(
     assert again(tmp_path).exit_code in (0, 1)
 
 
-@pytest.mark.parametrize("end", [Interrupted(0), StoreError("no room"), runner.together.Unfit("unfit")], ids=repr)
-def test_what_failed_before_is_told_however_the_command_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Exception
+FAILED = "repro: failed: dropout-overfitting: without, scoring, seed 0: RuntimeError: fell over"
+SAVED = "repro: interrupted; every training saved its state, and the same command goes on from there"
+
+
+class Dying:
+    """In place of the processes of a machine: the first trial is run, and with the next the process dies."""
+
+    def __init__(self, *_: Any, **_more: Any) -> None:
+        self.begun = 0
+
+    def __enter__(self) -> "Dying":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, _run: Any, task: Task, seen: Trial | None) -> Future[Outcome]:
+        self.begun += 1
+        future = Future[Outcome]()
+        if self.begun == 1:
+            future.set_result(attempt.attempt(task, Nothing(), Monitor(), seen))
+        else:
+            future.set_exception(BrokenProcessPool())
+        return future
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "last"),
+    [
+        ("Ctrl-C", 130, SAVED),
+        ("a full disk", 3, "repro: failed: dropout-overfitting: no room"),
+        ("a full disk and Ctrl-C", 130, "repro: interrupted"),
+        ("a rank is lost", 3, "repro: rank 1 is gone"),
+        ("a process dies", 3, "repro: failed: dropout-overfitting: a worker died, most likely for want of memory"),
+    ],
+)
+def test_a_trial_that_failed_is_told_at_once_and_whatever_becomes_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int, last: str
 ) -> None:
-    """By Ctrl-C at the second claim, or by what is wrong with it."""
-    claims, real = claims_in(tmp_path / "claims", *TWO), runner.prepare
-    first, second = registry.load_registry(claims).values()
+    """The failure is on stderr while the next trial of the same condition runs; then that one ends the run."""
+    begun: list[str] = []
 
-    def prepare(experiment: str, *rest: Any, **more: Any) -> Any:
-        if experiment == first.experiment:
+    def measured(task: Task, _data: object, monitor: Monitor) -> Trial:
+        so_far: Any = sys.stderr.buffer
+        begun.append(so_far.getvalue().decode())
+        if len(begun) == 1:
+            raise RuntimeError("fell over")
+        if "Ctrl-C" in what:
+            os.kill(os.getpid(), signal.SIGINT)
+            while not monitor.stopping():
+                time.sleep(0.01)
+        if "a full disk" in what:
+            raise StoreError("no room")
+        if what == "a rank is lost":
+            raise runner.Lost("rank 1 is gone")
+        raise Interrupted(3)
+
+    monkeypatch.setattr(measure, "measure", measured)
+    monkeypatch.setattr(measure, "load", lambda *_: Nothing())
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Dying)
+    claims = claims_in(tmp_path / "claims", "dropout-overfitting")
+    jobs = ("--jobs", 2) if what == "a process dies" else ()
+    found = repro(
+        "run", "claim", "dropout-overfitting", "--condition", "smoke", "--claims", claims, "--store",
+        tmp_path / "runs", "--device", "cpu", *jobs,
+    )  # fmt: skip
+    first, *rest = found.stderr.splitlines()
+    assert first == FAILED
+    assert rest[-1].startswith(last)
+    assert found.exit_code == code
+    assert len(rest) == (2 if what == "a full disk and Ctrl-C" else 1)
+    assert begun == (["", f"{FAILED}\n"] if not jobs else [""])
+    assert {trial.status for trial in store.load(tmp_path / "runs")[0]} == {"failed"}
+
+
+@pytest.mark.parametrize("ending", ["Ctrl-C", "a full disk and Ctrl-C"])
+def test_after_a_stop_no_other_claim_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: list[TrialSpec], ending: str
+) -> None:
+    """Nor where the trial under way could not save its state; what failed to begin before is told all the same."""
+    real, prepare = measure.measure, runner.prepare
+
+    def measured(task: Task, data: Any, monitor: Monitor) -> Trial:
+        real(task, data, monitor)
+        os.kill(os.getpid(), signal.SIGINT)
+        while not monitor.stopping():
+            time.sleep(0.01)
+        raise StoreError("no room") if "disk" in ending else Interrupted(3)
+
+    def missing(experiment: str, *rest: Any, **more: Any) -> Any:
+        if experiment == "count":
             raise runner.DataError("no data")
-        if not isinstance(end, Interrupted):
-            raise end
-        return real(experiment, *rest, **more)
+        return prepare(experiment, *rest, **more)
 
-    def stopped(*_: Any, **_more: Any) -> None:
-        raise end
+    monkeypatch.setattr(measure, "measure", measured)
+    monkeypatch.setattr(runner, "prepare", missing)
+    ids = ("parameters", "dropout-overfitting", "lrn-error")
+    there = ("--claims", claims_in(tmp_path / "claims", *ids), "--store", tmp_path / "runs", "--device", "cpu")
+    found = repro("run", "claim", *ids, *there)
+    assert found.exit_code == 130
+    assert found.stderr.splitlines()[0] == "repro: failed: parameters: no data"
+    assert found.stderr.splitlines()[-1] == ("repro: interrupted" if "disk" in ending else SAVED)
+    assert len(quick) == 1
 
+
+def test_a_failure_takes_its_bar_away_and_stands_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two trials under way; where bars and errors share a screen, the line goes through what draws the bars."""
+    planned = [Planned(arm, OTHERS[number], "scoring", 5.0) for number, arm in enumerate(("one", "other"))]
+    for one_screen in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda here=one_screen: here)
+        screen = io.StringIO()
+        told = progress.Progress(Console(file=screen, force_terminal=True, markup=False, highlight=False, width=40))
+        with told.bars("a: "):
+            for one in planned:
+                told.started(one)
+            told.failed(planned[0], "fell over, which takes more words than fit in a line")
+            assert [bar.description for bar in told.shown.tasks] == ["other scoring seed 1 rate 0.5"]
+        line = "repro: failed: a: one, scoring, seed 0: fell over, which takes more words than fit in a line\n"
+        assert (line in screen.getvalue()) == one_screen
+        assert capsys.readouterr().err == ("" if one_screen else line)
+        assert told.failures == 1
+
+
+def test_what_failed_before_is_told_where_a_later_claim_cannot_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has no data; the next is then the first to be begun, and what is wrong with it is a wrong use."""
+    claims = claims_in(tmp_path / "claims", *TWO)
+    real = runner.together.refuse_unfit
+
+    def refuse(experiment: str, *rest: Any) -> None:
+        if experiment == "recorded":
+            raise runner.together.Unfit("not in passes")
+        real(experiment, *rest)
+
+    def prepare(*_: Any, **_more: Any) -> Any:
+        raise runner.DataError("no data")
+
+    monkeypatch.setattr(runner.together, "refuse_unfit", refuse)
     monkeypatch.setattr(runner, "prepare", prepare)
-    monkeypatch.setattr(runner, "run", stopped)
-    found = repro("run", "claim", first.id, second.id, "--claims", claims, "--store", tmp_path / "runs")
-    assert found.exit_code == (130 if isinstance(end, Interrupted) else 2)
-    assert f"repro: failed: {first.id}: no data" in found.stderr.splitlines()
-    assert len(found.stderr.splitlines()) == 2
+    found = repro("run", "claim", "parameters", "initial-weights", "--claims", claims, "--store", tmp_path / "runs")
+    assert found.exit_code == 2
+    assert found.stderr.splitlines() == ["repro: failed: parameters: no data", "repro: not in passes"]
 
 
 def test_a_claim_that_cannot_be_run_as_asked_takes_no_verdict_from_those_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the first of several it is a wrong use; behind one that was run it is not tested, and the rest goes on."""
-    claims, real = claims_in(tmp_path / "claims", *TWO, "weighted-layers"), runner.prepare
+    claims, real = claims_in(tmp_path / "claims", *TWO, "weighted-layers"), runner.together.refuse_unfit
     found = registry.load_registry(claims)
     unfit = next(id_ for id_, claim in found.items() if claim.experiment == "recorded")
     others = [id_ for id_ in found if id_ != unfit]
+    asked: list[str] = []
 
-    def prepare(experiment: str, *rest: Any, **more: Any) -> Any:
+    def refuse(experiment: str, *rest: Any) -> None:
+        asked.append(experiment)
         if experiment == "recorded":
             raise runner.together.Unfit("--micro-batch: not in passes")
-        return real(experiment, *rest, **more)
+        real(experiment, *rest)
 
-    monkeypatch.setattr(runner, "prepare", prepare)
+    monkeypatch.setattr(runner.together, "refuse_unfit", refuse)
     there = ("--claims", claims, "--store", tmp_path / "runs", "--device", "cpu")
     assert repro("run", "claim", unfit, *others, *there).exit_code == 2
     ran = repro("run", "claim", others[0], unfit, others[1], *there)
     assert ran.exit_code == 3
     assert f"{unfit} was not tested: skipped: --micro-batch: not in passes" in ran.stdout
-    assert ran.stdout.splitlines()[-1] == "3 run: 1 NOT_TESTED, 2 REPRODUCED"
+    assert ran.stdout.splitlines()[-1] == "2 run: 2 REPRODUCED; 1 not tested"
+    asked.clear()
+    assert repro("run", "claim", others[0], unfit, "--condition", "static", *there).exit_code == 2
+    assert asked == ["count", "recorded"]  # both before anything is begun
+    asked.clear()
+    assert repro("run", "claim", others[0], "--condition", "static", *there).exit_code == 0
+    assert asked == ["count"]
+
+
+def test_an_option_that_fits_some_claims_only(tmp_path: Path, quick: list[TrialSpec]) -> None:
+    """Of all claims those that train take it and each other one is a line and no miss; a named one is refused."""
+    claims = claims_in(tmp_path / "claims", "lrn-error", "relu-speedup")
+    told = "--micro-batch: epochs-to is not trained in passes; final-error, probe are"
+    options = ("--claims", claims, "--store", tmp_path / "runs", "--micro-batch", "4", "--device", "cpu")
+    all_ = repro("run", "all", "--scale", "smoke", *options)
+    assert (all_.exit_code, all_.stderr) == (0, "")
+    assert [spec.experiment for spec in quick] == ["final-error"] * 2  # with and without
+    assert all_.stdout.count(f"relu-speedup was not tested: skipped: {told}\n") == 1
+    named = repro("run", "claim", "lrn-error", "relu-speedup", "--condition", "smoke", *options)
+    assert (named.exit_code, named.stderr) == (2, f"repro: {told}\n")
+    assert len(quick) == 2  # nor was the one before it begun
 
 
 @pytest.mark.parametrize("kind", ["trials", "plans", "bands"])
@@ -367,9 +549,10 @@ def test_a_folder_of_the_store_that_is_none_is_told(tmp_path: Path, claims: Path
 
 def test_the_jobs_of_a_cluster_and_of_a_machine_are_refused_in_the_same_words() -> None:
     """Who shares a machine with other trials times their load."""
-    wanted = type("C", (), {"experiment": "throughput"})
+    command: Any = SimpleNamespace(cluster=object(), runner=runner)
+    wanted: Any = SimpleNamespace(experiment="throughput")
     with pytest.raises(runner.together.Unfit, match=runner.SHARED):
-        session._refuse_unfit(runner, wanted, None, (None, None, None, object()), {})  # type: ignore[arg-type]
+        session._refuse_unfit(command, wanted, None)  # type: ignore[arg-type]
 
 
 def test_ctrl_c_while_torch_is_read_leaves_at_once() -> None:
@@ -400,17 +583,9 @@ except BaseException:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let runs and their data be noted only, and return the list into which the conditions go."""
-    ran: list[str] = []
-    monkeypatch.setattr(runner, "prepare", lambda *_, **_more: None)
-
-    def run(condition: Any, *_: Any, **_more: Any) -> Any:
-        ran.append(condition.name)
-        return runner.Result((), ())
-
-    monkeypatch.setattr(runner, "run", run)
-    return ran
+def begun(runs: Path) -> list[str]:
+    """Return the conditions of which a store says that they were run."""
+    return [condition for _, condition in store.load_looks(runs)] if runs.exists() else []
 
 
 @pytest.mark.parametrize(
@@ -426,16 +601,17 @@ def noted_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_budget_that_is_typed_holds_for_a_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], long: bool, short: bool
+    tmp_path: Path, quick: list[TrialSpec], command: tuple[str, ...], long: bool, short: bool
 ) -> None:
     """A scale is all conditions; with a budget those that fit, the others told with their time; a name is an order."""
-    ran = noted_runs(monkeypatch)
     claims = claims_in(tmp_path / "claims", "relu-speedup")
     (tmp_path / "cifar-10-batches-py").mkdir()
     there = ("--claims", claims, "--store", tmp_path / "runs", "--data", tmp_path, "--device", "cpu")
     found = repro("run", *command, *there)
+    ran = begun(tmp_path / "runs")
     assert ("cifar10" in ran) == long
     assert ("cifar10-19pct" in ran) == short
+    assert bool(quick) == bool(ran)
     over = "cifar10: up to 40.4 h on this cpu (550 images/s, assumed), over --budget"
     left_out = "--budget" in command and not long
     assert found.stdout.count(f"relu-speedup was not tested: {over}") + found.stdout.count(f"nothing fits; {over}") == (
@@ -444,24 +620,24 @@ def test_a_budget_that_is_typed_holds_for_a_scale(
 
 
 def test_what_was_run_instead_of_the_headline_is_told_with_how_to_run_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick: list[TrialSpec]
 ) -> None:
     """In one line; where the headline itself was run, also as no more than a smoke test, there is none."""
-    ran = noted_runs(monkeypatch)
     claims = claims_in(tmp_path / "claims", "relu-speedup")
     (tmp_path / "cifar-10-batches-py").mkdir()
     there = ("--store", tmp_path / "runs", "--data", tmp_path, "--device", "cpu")
     found = repro("run", "claim", "relu-speedup", "--claims", claims, *there)
-    assert ran == ["smoke"]
+    assert begun(tmp_path / "runs") == ["smoke"]
     told = (
         "relu-speedup: its headline cifar10 was not run: up to 40.4 h on this cpu (550 images/s, assumed), "
         "over --budget 30m; `--condition cifar10` runs it all the same"
     )
-    assert found.stdout.splitlines()[-2:] == [told, "1 run: 1 NOT_TESTED"]
+    assert found.stdout.splitlines()[-2:] == [told, "1 run: 1 SMOKE_OK"]
+    assert found.exit_code == 3
     repro("new", "mine", "--claims", tmp_path / "own")
     alone = repro("run", "claim", "mine", "--claims", tmp_path / "own", *there)
-    assert alone.exit_code == 3
-    assert alone.stdout.splitlines()[-1] == "1 run: 1 NOT_TESTED"
+    assert alone.exit_code == 0
+    assert alone.stdout.splitlines()[-1] == "1 run: 1 SMOKE_OK"
     assert [line for line in alone.stdout.splitlines() if line.startswith("mine")] == [
         "mine: condition smoke on cpu (the headline)"
     ]

@@ -9,7 +9,7 @@ from repro.data import embedded
 from repro.experiments import throughput
 from repro.folders import default_claims
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task, measure
+from repro.measure import Monitor, Setting, Task, measure
 from repro.planning import plan
 from repro.registry import load_claim
 from repro.store import load_curve
@@ -28,7 +28,7 @@ def test_a_timing_measures_all_arms_in_turn(tmp_path: Path) -> None:
         for towers in ("two", "half")
     }
     seen: list[float] = []
-    task = Task(throughput.spec(arms, 0), "timing", 1.0, tmp_path, torch.device("cpu"))
+    task = Task(throughput.spec(arms, 0), "timing", 1.0, Setting(tmp_path, torch.device("cpu")))
     trial = measure(task, pictures, Monitor(lambda done, _: seen.append(done)))
     rows = load_curve(tmp_path, trial.identity)
     assert [(row["round"], row["arm"]) for row in rows] == [(n, arm) for n in range(5) for arm in (0, 1)]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from simulation import Heard
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from repro.data import embedded
 from repro.experiments import throughput
 from repro.loading import Window
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Task, measure
+from repro.measure import Monitor, Setting, Task, measure
 from repro.measure.throughput import _crossed, _refuse_unlike_batches
 from repro.models import dropout
 from repro.models.alexnet import AlexNet, build, initialise, layers
@@ -408,7 +409,7 @@ def pictures() -> Pictures:
 
 def test_a_trial_times_two_ranks_and_one_in_turn(tmp_path: Path, pictures: Pictures) -> None:
     """Both arms are in one record, with what the two ranks exchanged, and where they ran."""
-    task = Task(throughput.spec(ARMS, 0), "timing", 1.0, tmp_path, CPU)
+    task = Task(throughput.spec(ARMS, 0), "timing", 1.0, Setting(tmp_path, CPU))
     with nobody_left():
         trial = measure(task, pictures, Monitor())
     assert {m.name.partition("/")[2] for m in trial.measurements} == {"two", "half"}
@@ -423,14 +424,14 @@ def test_a_stopped_trial_leaves_no_rank(tmp_path: Path, pictures: Pictures) -> N
     seen: list[float] = []
     monitor = Monitor(lambda done, _: seen.append(done), lambda: bool(seen))
     with nobody_left(), pytest.raises(Interrupted):
-        measure(Task(throughput.spec(ARMS, 0), "timing", 1.0, tmp_path, CPU), pictures, monitor)
+        measure(Task(throughput.spec(ARMS, 0), "timing", 1.0, Setting(tmp_path, CPU)), pictures, monitor)
     assert load(tmp_path) == ([], [])
 
 
 def test_a_killed_rank_fails_the_trial_in_one_line(tmp_path: Path, pictures: Pictures) -> None:
     """The run goes on to its end, says which rank died, and the record says so too."""
 
-    class Killer(runner.Silent):
+    class Killer(Heard):
         def moved(self, spec: object, done: float, words: str) -> None:
             rank = next(child for child in multiprocessing.active_children() if child.name == "rank 1")
             rank.kill()
@@ -438,9 +439,9 @@ def test_a_killed_rank_fails_the_trial_in_one_line(tmp_path: Path, pictures: Pic
     condition = Condition(name="smoke", scale="smoke", seeds=(0,), arms=ARMS)
     source = runner.Source(pictures, "throughput", ARMS["two"], runner.Place(None, tmp_path))
     with nobody_left():
-        result = runner.run(condition, source, seeds=(0,), store=tmp_path, device=CPU, observer=Killer())
-    assert len(result.failed) == 1
-    assert "RankError: rank 1 died (SIGKILL" in result.failed[0]
+        runner.run(runner.Wanted(condition, source, (0,)), Setting(tmp_path, CPU), observer=(heard := Killer()))
+    assert len(heard.failures) == 1
+    assert "RankError: rank 1 died (SIGKILL" in heard.failures[0]
     (trial,), _ = load(tmp_path)
     assert trial.status == "failed"
     assert "rank 1 died" in trial.message

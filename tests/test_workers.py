@@ -2,22 +2,26 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import forkserver, resource_tracker, util
 
 import crash
 import pytest
 import torch
+from simulation import Heard
 
 from repro import measure, store
 from repro.data.processes import in_processes, unheard
 from repro.experiments import final_error
+from repro.measure import Setting
 from repro.running import runner, workers
 from repro.store import StoreError
+from repro.training.loop import Interrupted
 
 CPU = torch.device("cpu")
 
@@ -32,8 +36,10 @@ def condition_and_source():
 
 
 def run(root, **options):
-    condition, source = condition_and_source()
-    return runner.run(condition, source, seeds=(0, 1), store=root, device=CPU, **options)
+    """Run both arms, each with two seeds, and return what was heard of them."""
+    heard = Heard()
+    assert not runner.run(runner.Wanted(*condition_and_source(), (0, 1)), Setting(root, CPU), observer=heard, **options)
+    return heard
 
 
 def threaded(jobs):
@@ -60,8 +66,8 @@ def test_threads_do_not_change_a_trial(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "measure", measured)
     alone, together = run(tmp_path / "alone"), run(tmp_path / "together", pool=threaded(3))
     assert max(most[-4:]) == 3
-    assert not alone.failed
-    assert not together.failed
+    assert not alone.failures
+    assert not together.failures
     assert len(curves(tmp_path / "alone")) == 4
     assert curves(tmp_path / "together") == curves(tmp_path / "alone")
     found = [{t.identity: t.measurements for t in store.load(tmp_path / name)[0]} for name in ("alone", "together")]
@@ -80,10 +86,10 @@ def test_a_gpu_is_shared_by_threads_and_a_cpu_by_processes(tmp_path, monkeypatch
 
     monkeypatch.setattr(runner, "threads", noted("threads"))
     monkeypatch.setattr(runner, "processes", noted("processes"))
-    condition, source = condition_and_source()
+    wanted = runner.Wanted(*condition_and_source(), (0,))
     for device in ("cuda:0", "cpu"):
-        found = runner.run(condition, source, seeds=(0,), store=tmp_path, device=torch.device(device), jobs=2)
-        assert found.failed == [asked[-1]]
+        with pytest.raises(workers.WorkerDied):
+            runner.run(wanted, Setting(tmp_path, torch.device(device)), jobs=2)
     assert asked == ["threads", "processes"]
 
 
@@ -97,12 +103,27 @@ def test_a_store_that_cannot_be_written_stops_the_others(tmp_path, monkeypatch):
         while not monitor.stopping():
             pass
         left.set()
-        raise runner.Interrupted(0)
+        raise Interrupted(0)
 
     monkeypatch.setattr(measure, "measure", measured)
     with pytest.raises(StoreError, match="full"):
         run(tmp_path, pool=threaded(2))
     assert left.is_set()
+
+
+def test_what_came_back_goes_before_what_broke_at_the_same_time():
+    """In whichever order they are found, an error is raised when the others have been given."""
+    futures = {Future(): name for name in ("broken", "fell over") * 4}
+    for future, name in futures.items():
+        if name == "broken":
+            future.set_exception(StoreError("no room"))
+        else:
+            future.set_result(name)
+    pool = workers._SideBySide(8, None, Heard(), threading.Event(), threading.Event(), queue.SimpleQueue(), futures)
+    ended = pool.ended()
+    assert [next(ended) for _ in range(4)] == [("fell over", "fell over")] * 4
+    with pytest.raises(StoreError, match="no room"):
+        next(ended)
 
 
 def test_a_process_that_starts_does_not_hear_of_ctrl_c():

@@ -6,9 +6,9 @@ from repro import __version__
 from repro.cli import claims, judging, planning, records
 from repro.cli.bench import bench
 from repro.cli.data import data
-from repro.cli.group import Group, Usage
+from repro.cli.group import Group
 from repro.cli.run import run
-from repro.problem import DONE, WRONG_USE
+from repro.problem import DONE, WRONG_USE, needing
 
 HEALTH_SEED = 300
 """Any that did not make the reference; one seed, so that the same installation gets the same answer."""
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--health", is_flag=True, help="Train two small nets, too, and compare them with stored runs (a minute).")
+@click.option("--health", is_flag=True, help="Train two small nets, too, and compare them with stored runs (20 s).")
 @click.pass_context
 def doctor(ctx: click.Context, /, health: bool) -> None:
     """Say what this machine can run, and what stands in its way."""
@@ -43,10 +43,8 @@ def doctor(ctx: click.Context, /, health: bool) -> None:
 
 def _trains_as_ours() -> bool:
     """Print each value of a fresh run beside the interval of the stored ones; whether all lie inside."""
-    try:
+    with needing("training", "run"):
         from repro import health
-    except ModuleNotFoundError as error:
-        raise Usage(f"training needs {error.name}: install this package with its extra 'run'") from error
     fine = True
     for found in health.check(HEALTH_SEED):
         i = found.expected

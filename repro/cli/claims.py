@@ -7,7 +7,7 @@ import click
 
 from repro import folders
 from repro.cli.group import Usage
-from repro.cli.options import claim_named, claims_option, read_store_option, registry_folder
+from repro.cli.options import Folder, claim_named, claims_option, read_store_option, registry_folder, tell_missing
 
 TEMPLATE = "TEMPLATE.toml"
 
@@ -25,6 +25,7 @@ def list_claims(claims: Path | None, store: Path) -> None:
         click.echo(f"repro: not used: {problem}", err=True)
     console = terminal()
     console.print(listing.table(found.rows, console.width))
+    tell_missing(store)
 
 
 @click.command()
@@ -41,6 +42,7 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
     for problem in found["problems"]:
         click.echo(f"repro: not used: {problem}", err=True)
     details.show(terminal(), claim, found["claims"][0])
+    tell_missing(store)
 
 
 @click.command()
@@ -62,11 +64,12 @@ def check(ids: Sequence[str], claims: Path | None) -> None:
 @click.command()
 @click.argument("id_", metavar="ID")
 @click.option(
-    "--claims", type=click.Path(path_type=Path), default=Path("claims"), show_default=True, help="Where to put it."
+    "--claims", type=Folder(path_type=Path), default=Path("claims"), show_default=True, help="Where to put it."
 )
 def new(id_: str, claims: Path) -> None:
     """Start a new claim file from the template."""
     from repro import spec
+    from repro.files import write_atomically
 
     path = claims / f"{id_}.toml"
     if not spec.is_name(id_):
@@ -74,9 +77,5 @@ def new(id_: str, claims: Path) -> None:
     if path.exists():
         raise Usage(f"{path} is there already; choose another id, or edit it")
     template = (folders.default_claims() / TEMPLATE).read_text(encoding="utf-8")
-    try:
-        claims.mkdir(parents=True, exist_ok=True)
-        path.write_text(template.replace("your-claim-id", id_), encoding="utf-8")
-    except OSError as error:
-        raise Usage(f"cannot write {path}: {error.strerror}") from error
+    write_atomically(path, template.replace("your-claim-id", id_).encode())
     click.echo(f"wrote {path}; edit it, then `repro check {id_} --claims {claims}`")

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from repro.cli.group import Group
+from repro.cli.options import Folder
 
-path_type = click.Path(path_type=Path)
+path_type = Folder(path_type=Path)
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def prepare(source: Path, out: Path, side: int, jobs: int | None, skip_bad: bool
     archives of ImageNet: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
     """
     from repro.data.prepare import prepare as make
+    from repro.data.prepared import difference
 
     try:
         with _bar("pictures") as moved:
@@ -58,6 +60,8 @@ def prepare(source: Path, out: Path, side: int, jobs: int | None, skip_bad: bool
         click.echo(f"left out, {line}")
     counts = ", ".join(f"{len(files)} {split}" for split, files in made.files.items())
     click.echo(f"{out}: {len(made.classes)} classes, {counts}, {made.skipped} left out; {made.digest}")
+    if wrong := difference(out.resolve().name, made):
+        click.echo(f"repro: {out} {wrong}; no claim takes it by this name", err=True)
 
 
 @data.command()

@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
+from io import TextIOWrapper
+from typing import Any, NoReturn
 
 import click
 
@@ -18,8 +20,9 @@ class Usage(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print every line of the message behind the program's name."""
-        for line in self.message.splitlines():
-            click.echo(f"repro: {line}", err=True, file=file)
+        with suppress(OSError):  # nobody reads it: the exit code says it all the same
+            for line in self.message.splitlines():
+                click.echo(f"repro: {line}", err=True, file=file)
 
 
 @contextmanager
@@ -36,31 +39,80 @@ def _plainly() -> Iterator[None]:
         raise Usage(str(error)) from error
 
 
+WORKING = {"claim", "all", "bench", "publish", "prepare"}
+"""Commands that do more than print: cut short they are not done, though nobody reads what they say."""
+
+
+class _Unread(Exception):
+    """A command of ``WORKING`` could not say something: the reader of its output left."""
+
+
+def _unfinished(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(callback)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return callback(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise _Unread from error
+
+    return call
+
+
+@contextmanager
+def _at_the_door() -> Iterator[None]:
+    """End a command that cannot go on with one line and the exit code that belongs to it.
+
+    A stop is no fault of ours; nor is a reader that left (``| head``), which ends what only prints as if it were done.
+    """
+    try:
+        with _plainly():
+            yield
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        _interrupted("")
+    except _Unread:
+        _drop_output()
+        _interrupted(": nobody reads the output any more; the same command goes on")
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):
+            raise Usage(f"cannot write the output: {error}") from error
+        raise click.exceptions.Exit(DONE) from error
+
+
+def _drop_output() -> None:
+    """Have what is still in the output's buffer, and has nowhere to go, go nowhere."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupted(why: str) -> NoReturn:
+    with suppress(OSError):  # the reader of this may have left, too
+        click.echo(f"repro: interrupted{why}", err=True)
+    raise click.exceptions.Exit(INTERRUPTED)
+
+
 class Group(click.Group):
     """A command group that turns what a user can put right into one clear line each, and knows near names."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""
-        with _plainly():
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞
+        with _at_the_door():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a stop or a reader that left is no fault of ours."""
-        try:
-            with _plainly():
-                result = super().invoke(ctx)
-                if sys.stdout is not None:
-                    sys.stdout.flush()
-                return result
-        except KeyboardInterrupt:
-            click.echo("repro: interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except OSError as error:
-            if sys.stdout is not None:  # what is still in its buffer has nowhere to go
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
-                ctx.exit(DONE)
-            raise Usage(f"cannot write the output: {error}") from error
+        """Run the command."""
+        with _at_the_door():
+            return super().invoke(ctx)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; one that works stops where its output is not read any more."""
+        if cmd.name in WORKING and cmd.callback is not None:
+            cmd.callback = _unfinished(cmd.callback)
+        super().add_command(cmd, name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or name the nearest one."""

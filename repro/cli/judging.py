@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from repro.cli.options import claim_named, claims_option, read_store_option, registry_folder
+from repro.cli.options import Folder, claim_named, claims_option, read_store_option, registry_folder, tell_missing
 from repro.problem import NOT_DONE, NOTHING, REFUTED
 
 
@@ -35,6 +35,7 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
         for line in claim["bands"]:
             click.echo(f"  {line}")
     click.echo(summary.counts_line(found["claims"]))
+    tell_missing(store)
     untested = [claim["id"] for claim in found["claims"] if claim["outcome"] in summary.UNTESTED]
     if any(claim["outcome"] == "ERROR" for claim in found["claims"]) or (ids and untested):
         ctx.exit(NOT_DONE)
@@ -43,8 +44,8 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
 
 
 @click.command()
-@click.argument("old", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("new", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("old", type=Folder(path_type=Path, file_okay=False))
+@click.argument("new", type=Folder(path_type=Path, file_okay=False))
 @claims_option
 @click.pass_context
 def diff(ctx: click.Context, /, old: Path, new: Path, claims: Path | None) -> None:

@@ -12,10 +12,6 @@ from repro.problem import suggest
 if TYPE_CHECKING:
     from repro.spec import Claim
 
-claims_option = click.option(
-    "--claims", type=click.Path(path_type=Path), help="Registry folder; default: the claims of the paper."
-)
-
 
 class Folder(click.Path):
     """A folder that is named: an empty word, say of a variable that is not set, would be the one we are in."""
@@ -25,6 +21,11 @@ class Folder(click.Path):
         if value == "":
             self.fail("it is empty; name a folder", param, ctx)
         return super().convert(value, param, ctx)
+
+
+claims_option = click.option(
+    "--claims", type=Folder(path_type=Path), help="Registry folder; default: the claims of the paper."
+)
 
 
 def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
@@ -44,6 +45,13 @@ store_option = click.option("--store", **_STORE)
 data_option = click.option(
     "--data", type=Folder(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
 )
+
+
+def tell_missing(store: Path) -> None:
+    """Say on stderr where a store is not there: what is told of it then is that nobody ran anything."""
+    if not store.is_dir():
+        published = "; what is published: `--store reports`" if Path("reports/trials").is_dir() else ""
+        click.echo(f"repro: {store}: no such folder yet, `repro run` makes it{published}", err=True)
 
 
 def registry_folder(value: Path | None) -> Path:

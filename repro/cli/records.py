@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli.group import Usage
-from repro.cli.options import Folder, claims_option, read_store_option, registry_folder
+from repro.cli.options import Folder, claims_option, read_store_option, registry_folder, tell_missing
 from repro.problem import DONE, NOT_DONE, NOTHING, REFUTED
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ def report(
         click.echo(f"repro: not used: {problem}", err=True)
     changed = older.turns(older.load(against, known), found) if against else None
     if form:
-        click.echo(_printed(found, form, changed), nl=False)
+        click.echo(_printed(found, form, changed).encode(), nl=False)  # UTF-8 for programs, whatever the terminal
     elif html is not None:
         _write_page(html, found, store, changed)
     else:
         _show(found, changed)
+    tell_missing(store)
     if any(claim["outcome"] == "ERROR" for claim in found["claims"]):
         ctx.exit(NOT_DONE)
     if summary.refuted(found["claims"]):
@@ -102,16 +103,32 @@ def _show(found: dict[str, Any], changed: "list[Turn] | None") -> None:
 @read_store_option
 @click.pass_context
 def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
-    """Copy finished records to reports/, without checkpoints, and make its page again."""
+    """Copy finished records to reports/, without checkpoints, and make its page again.
+
+    What is there stays: another run of the same trial is left out, which is told.
+    """
     from repro import publishing, registry
     from repro.report import markdown, page, summary
     from repro.store import write_atomically
 
+    pages = to / "index.html", to / "README.md"
+    for path in pages:
+        if path.exists() and not _made_by_us(path):
+            raise Usage(f"{path} was not made by repro publish, which would write over it; choose another --to")
     copied, left_out = publishing.publish(store, to)
     for line in left_out:
         click.echo(f"left out: {line}")
     found = summary.summarise(registry.load_registry(registry_folder(claims)), to, ahead=True)
-    write_atomically(to / "index.html", page.render(found, to).encode())
-    write_atomically(to / "README.md", markdown.render(found).encode())
-    click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {to / 'index.html'} and {to / 'README.md'}")
+    for path, text in zip(pages, (page.render(found, to), markdown.render(found)), strict=True):
+        write_atomically(path, text.encode())
+    click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {pages[0]} and {pages[1]}")
     ctx.exit(DONE if copied else NOTHING)
+
+
+def _made_by_us(path: Path) -> bool:
+    """Whether a page is one of those that are made from records: each names the digest of its evidence."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return b"evidence-digest" in content or b"Evidence digest" in content

@@ -83,7 +83,7 @@ def runclaim_named(
     if condition is not None:
         options["budget_s"] = math.inf  # who names a condition means it
     wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
-    ctx.exit(session.run(wanted, named=True, **options))
+    ctx.exit(session.run(wanted, session.Options(**options), named=True))
 
 
 @run.command("all")
@@ -110,4 +110,4 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
     if not wanted:
         click.echo(f"0 run: no claim has a condition of scale {scale}")
         ctx.exit(NOTHING)
-    ctx.exit(session.run(wanted, named=False, **options))
+    ctx.exit(session.run(wanted, session.Options(**options), named=False))

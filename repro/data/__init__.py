@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro import datasets
 from repro.problem import Problem
 from repro.store import NO_DATA
 
@@ -52,7 +53,8 @@ def load(name: str, root: Path | None, *, train: bool = True, download: bool = F
     if name == "embedded":
         from repro.data import embedded
 
-        images, labels = embedded.draw(EMBEDDED_IMAGES, EMBEDDED_SIZE, seed=0 if train else 1)
+        drawn = datasets.IN_MEMORY
+        images, labels = embedded.draw(drawn.train if train else drawn.test, EMBEDDED_SIZE, seed=0 if train else 1)
         sums = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         return Dataset(
             name, torch.from_numpy(images), torch.from_numpy(labels), len(embedded.CLASSES), f"sha256:{sums}"
@@ -65,9 +67,9 @@ def load(name: str, root: Path | None, *, train: bool = True, download: bool = F
         except ModuleNotFoundError as error:
             raise DataError(f"CIFAR-10 needs {error.name}: install this package with its extra 'run'") from error
         images, labels = cifar10.read(root, train=train, download=download)
-        return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), 10, cifar10.DIGEST)
+        classes = datasets.DATASETS[name].classes
+        return Dataset(name, torch.from_numpy(images), torch.from_numpy(labels), classes, cifar10.DIGEST)
     raise DataError(f"unknown data set {name!r}; known are cifar10, embedded")
 
 
-EMBEDDED_IMAGES = 4096
 EMBEDDED_SIZE = 32  # pixels, the size of CIFAR-10's images

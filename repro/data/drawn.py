@@ -9,19 +9,22 @@ from PIL import Image
 
 from repro.data import DataError, embedded
 from repro.data.prepared import Entry, Manifest, Prepared, load, write_manifest
+from repro.datasets import DATASETS
 from repro.store import write_atomically
 
-COUNTS = {"train": 1024, "val": 256}
+COUNTS = {"train": DATASETS["embedded"].train, "val": DATASETS["embedded"].test}
 """Few pictures, enough to see that everything works."""
 
 
 def prepared(root: Path, side: int) -> Prepared:
-    """Return the synthetic set of ``side`` pixels at ``root``, drawn there unless it is already.
+    """Return the synthetic set of ``side`` pixels at ``root``, drawn there unless it is already, and whole.
 
     Raises StoreError where it cannot be written.
     """
     with contextlib.suppress(DataError):
-        return load(root)
+        found = load(root)
+        if {split: len(files) for split, files in found.files.items()} == COUNTS and found.side == side:
+            return found
     entries = {}
     for seed, (split, count) in enumerate(COUNTS.items()):
         images, labels = embedded.draw(count, side, seed)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from repro.data import DataError
+from repro.datasets import unlike
 from repro.store import StoreError, write_atomically
 
 SPLITS = ("train", "val")
@@ -181,6 +182,23 @@ def load(root: Path) -> Prepared:
         for split in SPLITS
     }
     return Prepared(root, manifest.side, classes, files, manifest.digest, manifest.skipped)
+
+
+def load_as(name: str, root: Path) -> Prepared:
+    """Return the set prepared at ``root``, which claims name ``name`` (see ``repro.datasets``).
+
+    Raises DataError as ``load``, and where it holds other classes, or more or fewer pictures, than that set has.
+    """
+    found = load(root)
+    if wrong := difference(name, found):
+        raise DataError(f"{root} {wrong}")
+    return found
+
+
+def difference(name: str, found: Prepared) -> str:
+    """Return how a set differs from what its name promises, as ``repro.datasets.unlike``; empty where it does not."""
+    train, val = (len(found.files[split]) for split in SPLITS)
+    return unlike(name, len(found.classes), train, val, found.skipped)
 
 
 def verify(root: Path, progress: Progress | None = None) -> list[str]:

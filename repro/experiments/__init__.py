@@ -1,23 +1,18 @@
 """What can be measured: one module an experiment, with its parameters, its trials and what it observed.
 
-Each module holds ``NAME``, ``NUMERICS``, ``UNITS`` (its metrics, each with its unit), ``VIEWED`` (those that are taken
-of a view of the image), ``EVIDENCE``, ``TIMED`` (whether a trial reads its result off a clock, so that nothing else may
-run beside it), ``EXAMINED`` (how many test images a metric is taken of, None for all), ``FACTORS``, a ``Parameters``
-type, and the functions ``faults``, ``pending``, ``planned_epochs`` and ``observe``. How it is measured lies in the
-module of the same name under ``repro.measure``; nothing here imports torch. The folder is the registry: a new module
-here is a new experiment.
+``Experiment`` says what each module holds. How it is measured lies in the module of the same name under
+``repro.measure``; nothing here imports torch. A new experiment is a new module here, and a line in ``_all``.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from repro.frozen import Frozen
 from repro.store import Trial, TrialSpec
+
+Role = Literal["scoring", "tuning", "counting", "reading", "timing"]
+"""Why a trial is run."""
 
 
 class Planned(NamedTuple):
@@ -25,7 +20,7 @@ class Planned(NamedTuple):
 
     arm: str
     spec: TrialSpec
-    role: str
+    role: Role
     limit: float
 
 
@@ -43,6 +38,14 @@ class Observation(NamedTuple):
     resolution: float = 0.0
 
 
+class Shown(NamedTuple):
+    """A trial that was used or is shown: the arm it is of, and why it was run."""
+
+    arm: str
+    role: Role
+    trial: Trial
+
+
 class Observed(NamedTuple):
     """All that the trials say about a condition.
 
@@ -55,8 +58,7 @@ class Observed(NamedTuple):
     missing: tuple[str, ...]
     failed: tuple[str, ...]
     undecided: tuple[str, ...]
-    trials: tuple[tuple[str, str, Trial], ...]
-    """(arm, role, trial) of everything that was used or shown."""
+    trials: tuple[Shown, ...]
 
 
 class CommonParameters(Frozen):
@@ -64,6 +66,61 @@ class CommonParameters(Frozen):
 
     dataset: str
     protocol: Literal["paper", "code", "modern"]
+
+
+class Experiment(Protocol):
+    """What a module of this package holds; mypy holds each against it in ``_all``.
+
+    ``arms`` map names to the module's own ``Parameters``, ``done`` maps spec keys to the trials on record.
+    """
+
+    @property
+    def NAME(self) -> str:
+        """The name, as a claim file writes it."""
+
+    @property
+    def NUMERICS(self) -> int:
+        """Raised when the same spec would give other numbers."""
+
+    @property
+    def UNITS(self) -> Mapping[str, str]:
+        """Its metrics, each with its unit."""
+
+    @property
+    def VIEWED(self) -> Collection[str]:
+        """The metrics that are taken of a view of the image."""
+
+    @property
+    def EVIDENCE(self) -> str:
+        """What kind of evidence its values are."""
+
+    @property
+    def TIMED(self) -> bool:
+        """Whether a trial reads its result off a clock, so that nothing else may run beside it."""
+
+    @property
+    def EXAMINED(self) -> int | None:
+        """How many test images a metric is taken of, None for all."""
+
+    @property
+    def FACTORS(self) -> Collection[str]:
+        """The parameters that may tell one arm from another; everything else is the condition's."""
+
+    @property
+    def Parameters(self) -> type[CommonParameters]:
+        """The parameters of one arm under one condition."""
+
+    def faults(self, parameters: Any, seeds: Sequence[int]) -> list[str]:
+        """Return what is wrong with a condition as a whole, "key: why" each."""
+
+    def pending(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
+        """Return the trials that can be run now, most useful first; empty when the condition is complete."""
+
+    def planned_epochs(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
+        """Return the epochs still to be trained."""
+
+    def observe(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
+        """Return what the trials of a condition say, and what is missing."""
 
 
 class Each(NamedTuple):
@@ -85,7 +142,7 @@ def decisive(parameters: Frozen) -> dict[str, Any]:
 
 
 def pending_each(
-    each: Iterable[Each], done: Mapping[str, Trial], *, role: str, limits: Mapping[str, float] = {}
+    each: Iterable[Each], done: Mapping[str, Trial], *, role: Role, limits: Mapping[str, float] = {}
 ) -> list[Planned]:
     """Return the trials that have not ended by themselves; a failed one is tried again."""
     ended = ("completed", "diverged")
@@ -94,7 +151,7 @@ def pending_each(
 
 
 def observe_each(
-    each: Iterable[Each], done: Mapping[str, Trial], *, role: str,
+    each: Iterable[Each], done: Mapping[str, Trial], *, role: Role,
     resolution: Callable[[Trial, str], float] = lambda _trial, _metric: 0.0,
 ) -> Observed:  # fmt: skip
     """Return every measurement of every trial as an observation; one that diverged leaves the condition undecided."""
@@ -105,7 +162,7 @@ def observe_each(
         if trial is None or trial.status in ("running", "censored"):
             missing.append(f"seed {seed} of {arm}")
             continue
-        shown.append((arm, role, trial))
+        shown.append(Shown(arm, role, trial))
         if trial.status == "failed":
             failed.append(f"seed {seed} of {arm}: {trial.message}")
         elif trial.status == "diverged":
@@ -123,19 +180,18 @@ def repeated(seeds: Sequence[int]) -> list[str]:
 
 
 @cache
+def _all() -> Mapping[str, Experiment]:
+    from repro.experiments import count, epochs_to, final_error, probe, recorded, throughput
+
+    modules: list[Experiment] = [count, epochs_to, final_error, probe, recorded, throughput]
+    return {module.NAME: module for module in modules}
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all experiments, as a claim file writes them."""
-    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+    return tuple(_all())
 
 
-def get(name: str) -> Any:
+def get(name: str) -> Experiment:
     """Return the module of one experiment; KeyError for an unknown name."""
-    if name not in names():
-        raise KeyError(name)
-    module: ModuleType = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    return module
-
-
-def measurable(name: str) -> bool:
-    """Whether this version can run the trials of an experiment, or only judge them."""
-    return (Path(__file__).parents[1] / "measure" / f"{name.replace('-', '_')}.py").is_file()
+    return _all()[name]

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from repro import paper
-from repro.experiments import CommonParameters, Observation, Observed, Planned
+from repro.experiments import CommonParameters, Observation, Observed, Planned, Shown
 from repro.store import Trial, TrialSpec
 
 NAME = "epochs-to"
@@ -206,7 +206,7 @@ def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: M
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
     """Return what the trials of a condition say about ``epochs-to``, and what is missing."""
     state = search(arms, done)
-    shown = [(arm, "tuning", trial) for arm in arms for trial in state.tried[arm].values()]
+    shown = [Shown(arm, "tuning", trial) for arm in arms for trial in state.tried[arm].values()]
     failed = [
         f"{arm} at the learning rate {t.spec.config['rate']:g} of the search: {t.message}"
         for arm, _, t in shown
@@ -224,7 +224,7 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
             values[arm] = ()
             continue
         scored = {s: done.get(spec(p, s, best).key) if state.complete and best else None for s in seeds}
-        shown += [(arm, "scoring", trial) for trial in scored.values() if trial]
+        shown += [Shown(arm, "scoring", trial) for trial in scored.values() if trial]
         failed += [f"seed {s} of {arm}: {t.message}" for s, t in scored.items() if t and t.status == "failed"]
         settled = {s: t for s, t in scored.items() if t and _settled(t, p.max_epochs)}
         missing += [f"seed {s} of {arm}" for s in seeds if s not in settled]

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from repro import experiments
-from repro.experiments import Observation, Observed, Planned
+from repro.experiments import Experiment, Observation, Observed, Planned
 from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend, unit
 from repro.judging.stats import (
     Estimate,
@@ -125,7 +125,7 @@ def _verdict(
     seen = (*(arms for arms, _, _ in observed.trials), *(planned.arm for planned in lost))
     begun = {arm for arms in seen for arm in arms.split(", ")}
     if condition.blocked or not (begun or looks or unknown):
-        return verdict("NOT_TESTED", _untested(claim, condition, len(seeds)))
+        return verdict("NOT_TESTED", _untested(condition, len(seeds)))
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
@@ -161,12 +161,10 @@ def _verdict(
     return verdict(worst.outcome, reason, judged)
 
 
-def _untested(claim: Claim, condition: Condition, seeds: int) -> str:
+def _untested(condition: Condition, seeds: int) -> str:
     """Return why nothing was run under a condition, or what a run would be."""
     if condition.blocked:
         return condition.blocked
-    if not experiments.measurable(claim.experiment):
-        return f"this version can judge {claim.experiment} trials, but not run them"
     dataset = condition.any_arm.dataset
     needs = "" if dataset == "none" else f" ({_seeds(seeds)} an arm on {dataset})"
     return f"nothing was run under {condition.name}{needs}"
@@ -266,7 +264,7 @@ class _Compared(NamedTuple):
         return tuple(all(o.exact for o in group) for group in self.groups)
 
 
-def _compared(e: Expectation, condition: Condition, observed: Observed, experiment: Any) -> _Compared:
+def _compared(e: Expectation, condition: Condition, observed: Observed, experiment: Experiment) -> _Compared:
     """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
     arms = (e.of,) if e.over is None else (e.of, e.over)
     groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)

@@ -5,17 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from repro import experiments
+from repro.datasets import DATASETS
 from repro.judging.power import chances, required_n
 from repro.judging.rules import ALPHA, in_words, together, unit
 from repro.judging.stats import log_sample, proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
-
-TEST_IMAGES = {
-    "ilsvrc-2010": 150_000, "ilsvrc-2012": 50_000, "imagenette160": 3_925, "tiny-imagenet-32": 10_000,
-    "cifar10": 10_000,
-}  # fmt: skip
-"""Images an error is taken of; the validation half where the test half has no public labels."""
 
 ASSUMED_LOG_SD = 0.1
 """Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
@@ -80,7 +75,7 @@ class _Level(NamedTuple):
 
 
 def _resolved(
-    e: Expectation, condition: Condition, experiment: Any, values: Any, n: int, level: _Level
+    e: Expectation, condition: Condition, experiment: experiments.Experiment, values: Any, n: int, level: _Level
 ) -> Resolved:  # fmt: skip
     nothing = Resolved(in_words(e, alone=len(condition.arms) == 1), n, None, "", None, None, None)
     if condition.scale == "static":
@@ -114,7 +109,7 @@ def _resolved(
     return nothing._replace(if_true=if_true, if_null=if_null, needed=needed)
 
 
-def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) -> _Spread:
+def _spread(e: Expectation, condition: Condition, experiment: experiments.Experiment, values: Any) -> _Spread:
     """Return the spread over seeds to plan with and where it is from, or without one, why there is none."""
     ratio = e.statistic == "ratio"
     make = log_sample if ratio else sample
@@ -127,7 +122,8 @@ def _spread(e: Expectation, condition: Condition, experiment: Any, values: Any) 
         return _Spread(sd or None, least, "measured" if sd else "seeds agree to the last digit")
     if ratio:
         return _Spread(ASSUMED_LOG_SD, 0.0, "assumed until measured")
-    images = TEST_IMAGES.get(condition.any_arm.dataset)
+    known = DATASETS.get(condition.any_arm.dataset)
+    images = known.test if known and known.exact else None
     if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
         images = min(images, experiment.EXAMINED or images)
         alone = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution

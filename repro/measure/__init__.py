@@ -17,27 +17,38 @@ from repro.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True)
+class Setting:
+    """How the trials of one command are run: recorded where it matters, and no part of a trial's identity."""
+
+    store: Path
+    """Where their folders lie."""
+    device: torch.device
+    loader: str = "resident"
+    """Where it matters, how images are read."""
+    micro_batch: int | None = None
+    """Images that go through the network at a time, all of a batch where None."""
+    team: Team = ALONE
+    """The ranks that train a trial together."""
+    eager: bool = False
+    """On a GPU, have every operation of a step or a test launched by itself, though recordings are faster."""
+    deterministic: bool = False
+    """On a GPU too, only operations that give the same bits each time. A trial that needs another fails, and torch's
+    words name it. A CPU with a fixed number of threads gives the same bits anyway."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps and tests are recorded once and replayed; see ``repro.training.captured``."""
+        return self.device.type == "cuda" and self.team.alone and not self.eager
+
+
+@dataclass(frozen=True)
 class Task:
-    """One trial to run: ``limit`` is how far it may go, ``role`` why it is run, ``store`` where its folder lies."""
+    """One trial to run: ``role`` is why it is run, ``limit`` how far it may go."""
 
     spec: TrialSpec
     role: str
     limit: float
-    store: Path
-    device: torch.device
-    loader: str = "resident"
-    """Where it matters, how images are read; recorded, but no part of the identity."""
-    micro_batch: int | None = None
-    """Images that go through the network at a time, all of a batch where None; likewise."""
-    team: Team = ALONE
-    """The ranks that train it together; likewise."""
-    eager: bool = False
-    """On a GPU, have every operation of a step or a test launched by itself, though recordings are faster; likewise."""
-
-    @property
-    def captured(self) -> bool:
-        """Whether its steps and tests are recorded once and replayed; see ``repro.training.captured``."""
-        return self.device.type == "cuda" and self.team.alone and not self.eager
+    setting: Setting
 
 
 @dataclass(frozen=True)

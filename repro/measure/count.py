@@ -37,7 +37,7 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG0
         started=started,
         duration_s=round(time.monotonic() - clock, 3),
     )
-    save(task.store, trial)
+    save(task.setting.store, trial)
     return trial
 
 

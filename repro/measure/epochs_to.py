@@ -68,16 +68,18 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     environment.keep_memory()
     model = cifar.build(p.net, p.activation, classes=data.classes, size=data.images.shape[1])
     cifar.initialise(model, p.net, p.activation, p.protocol, task.spec.seed)
-    model = model.to(task.device, memory_format=torch.channels_last)
+    model = model.to(task.setting.device, memory_format=torch.channels_last)
     precision.compute_in(model, p.precision)
     per_epoch = len(data.images) // p.batch
     if not per_epoch:
         raise RuntimeError(f"a batch of {p.batch} is more than the {len(data.images)} images of {data.name}")
-    run = _Run(task, p, data, model, optimizer_for(model, p.protocol, rate), Recent(per_epoch, p.batch, task.device))
+    run = _Run(
+        task, p, data, model, optimizer_for(model, p.protocol, rate), Recent(per_epoch, p.batch, task.setting.device)
+    )
     run.restore()
     run.record("running")
     checks = train(
-        update_for(model, run.optimizer, captured=task.captured),
+        update_for(model, run.optimizer, captured=task.setting.captured),
         batches(data, p.batch, task.spec.seed, first_step=run.step),
         Input(data.images, p.protocol),
         run.recent,
@@ -131,7 +133,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return folder(self.task.store, self.task.spec.identity(self.data.digest)) / "checkpoint.pt"
+        return folder(self.task.setting.store, self.task.spec.identity(self.data.digest)) / "checkpoint.pt"
 
     def add(self, check: Check) -> None:
         self.curve.append(check)
@@ -164,7 +166,9 @@ class _Run:
         return None
 
     def finish(self, ended: Ended) -> Trial:
-        save_curve(self.task.store, self.task.spec.identity(self.data.digest), [self._row(c) for c in self.curve])
+        save_curve(
+            self.task.setting.store, self.task.spec.identity(self.data.digest), [self._row(c) for c in self.curve]
+        )
         if ended.limit is not None:
             self.save_state()  # a raised limit goes on from here
         trial = self.record(ended.status, ended.message, ended.at, ended.limit)
@@ -185,14 +189,14 @@ class _Run:
             measurements=self._measurements(at),
             message=message,
             environment={
-                **environment.describe(self.task.device),
+                **environment.describe(self.task.setting.device),
                 "loader": "resident",
-                "captured": self.task.captured,
+                "captured": self.task.setting.captured,
             },
             started=self.started,
             duration_s=round(self.trained_s, 3),
         )
-        save(self.task.store, trial)
+        save(self.task.setting.store, trial)
         return trial
 
     def _measurements(self, at: float | None) -> tuple[Measurement, ...]:
@@ -205,7 +209,7 @@ class _Run:
         checkpoint.save(self.checkpoint, {**{name: part.state_dict() for name, part in parts.items()}, **plain})
 
     def restore(self) -> None:
-        if state := checkpoint.load(self.checkpoint, self.task.device):
+        if state := checkpoint.load(self.checkpoint, self.task.setting.device):
             for name in ("model", "optimizer", "recent"):
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.trained_s = state["step"], state["trained_s"]

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from repro import data as data_sets
 from repro import environment
+from repro.datasets import DATASETS
 from repro.experiments.final_error import TEST_IMAGES, UNITS, Parameters
 from repro.files import held
-from repro.folders import DATA
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
 from repro.measure.member import Network
@@ -40,7 +40,10 @@ TOP5_FROM = 11  # classes from which top-5 means something
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
-    """Return both halves of the condition's set. Raises DataError where it is missing, altered or not prepared."""
+    """Return both halves of the condition's set.
+
+    Raises DataError where it is missing, altered or not prepared, or holds another set than its name says.
+    """
     name = parameters.dataset
     if name == "embedded":
         from repro.data import drawn
@@ -60,7 +63,7 @@ def load(parameters: Parameters, place: Place) -> Pictures:
 
     if place.root is None:
         raise data_sets.DataError(f"{name} is needed: pass --data DIR, or set REPRO_DATA")
-    found = prepared.load(place.root / DATA[name])
+    found = prepared.load_as(name, place.root / DATASETS[name].folder)
     if found.side != parameters.stored:
         raise data_sets.DataError(
             f"{found.root} holds images of {found.side} pixels, the condition needs {parameters.stored}: "
@@ -110,7 +113,7 @@ def _train(run: "Run", monitor: Monitor) -> str:
     if net.trained:
         return ""
     checks = train(
-        update_for(net.model, net.recipe.optimizer, net.learn, captured=run.task.captured),
+        update_for(net.model, net.recipe.optimizer, net.learn, captured=run.task.setting.captured),
         net.stream(), net.input, net.recent, first_step=net.step,
         check_every=max(1.0, net.per_epoch / CHECKS_PER_EPOCH), stopping=monitor.stopping, before=net.before,
     )  # fmt: skip
@@ -169,11 +172,19 @@ class Run:
     def _network(self) -> Network:
         seed = derive(self.task.spec.seed, "member", self.member) if self.member else self.task.spec.seed
         task = self.task
-        return Network(self.p, self.data, seed, task.loader, self.team, task.micro_batch, captured=task.captured)
+        return Network(
+            self.p,
+            self.data,
+            seed,
+            task.setting.loader,
+            self.team,
+            task.setting.micro_batch,
+            captured=task.setting.captured,
+        )
 
     @property
     def team(self) -> Team:
-        return self.task.team
+        return self.task.setting.team
 
     @property
     def identity(self) -> str:
@@ -181,7 +192,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        return folder(self.task.store, self.identity) / "checkpoint.pt"
+        return folder(self.task.setting.store, self.identity) / "checkpoint.pt"
 
     def tested(self, views: int, split: str = "val") -> tuple[Tensor, Tensor]:
         """Return the network's mean softmax over ``views`` of every image of a split, and the labels.
@@ -236,7 +247,7 @@ class Run:
 
     def _finish(self, status: Status, message: str) -> Trial:
         rows = [{"epochs": at, "error": c.error, "loss": c.loss, "window": c.window} for at, c in self.curve]
-        save_curve(self.task.store, self.identity, rows)
+        save_curve(self.task.setting.store, self.identity, rows)
         trained = Measurement(name="epochs-trained", value=sum(self.trained), unit="epochs")
         measurements = (*self.measurements(), trained) if status == "completed" else ()
         trial = self._record(status, message, measurements)
@@ -252,7 +263,7 @@ class Run:
                 wrong[f"top5-error-{name}"] = missed(self.sums[name], self.labels[name], 5)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: np.packbits(bits.numpy()) for name, bits in wrong.items()})
-        write_atomically(folder(self.task.store, self.identity) / "missed.npz", buffer.getvalue())
+        write_atomically(folder(self.task.setting.store, self.identity) / "missed.npz", buffer.getvalue())
         found = {name: 100 * float(bits.double().mean()) for name, bits in wrong.items()}
         for top in ("top1", "top5"):
             if f"{top}-error-ten" in found:
@@ -279,15 +290,15 @@ class Run:
             environment={
                 **environment.describe(self.data.device),
                 "loader": self.net.loader.name,
-                "micro_batch": self.task.micro_batch,
-                "captured": self.task.captured,
+                "micro_batch": self.task.setting.micro_batch,
+                "captured": self.task.setting.captured,
                 "world": self.team.world,
                 "backend": self.team.backend,
             },
             started=self.started,
             duration_s=round(self.trained_s, 3),
         )
-        save(self.task.store, trial)
+        save(self.task.setting.store, trial)
         return trial
 
     def save_state(self) -> None:

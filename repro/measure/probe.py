@@ -69,7 +69,7 @@ class Probe(Run):
         for name, arrays in self.kept.items():
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
-            write_atomically(folder(self.task.store, self.identity) / f"{name}.npz", buffer.getvalue())
+            write_atomically(folder(self.task.setting.store, self.identity) / f"{name}.npz", buffer.getvalue())
         return tuple(Measurement(name=name, value=value, unit=UNITS[name]) for name, value in self.found.items())
 
     def _shown(self, n: int) -> list[int]:

@@ -27,5 +27,5 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:  # noqa: ARG0
         environment=environment.describe(torch.device("cpu")),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save(task.store, trial)
+    save(task.setting.store, trial)
     return trial

@@ -35,7 +35,7 @@ AHEAD = 4  # batches a loader may have ready: drawn before its clock starts
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
-    """Return the condition's set. Raises DataError where it is missing, altered or not prepared."""
+    """Return the condition's set. Raises DataError as ``repro.measure.final_error.load``."""
     return load_pictures(_training(parameters), place)
 
 
@@ -78,8 +78,8 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
         started=started,
         duration_s=round(time.monotonic() - clock, 3),
     )
-    save_curve(task.store, trial.identity, rows)
-    save(task.store, trial)
+    save_curve(task.setting.store, trial.identity, rows)
+    save(task.setting.store, trial)
     return trial
 
 
@@ -96,7 +96,7 @@ def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor:
     """Build every net in this process, or in ranks of their own."""
     p = next(iter(arms.values()))
     if p.ranks == 1:
-        here = _Here(task.device, arms, data, task.spec.seed, captured=task.captured)
+        here = _Here(task.setting.device, arms, data, task.spec.seed, captured=task.setting.captured)
         try:
             yield here
         finally:

@@ -86,7 +86,8 @@ def follow(team: Team, place: Place, device: torch.device, stopping: Callable[[]
                     data, trouble = _loaded(experiment, parameters, place, device)
                     team.each((getattr(data, "digest", ""), trouble))
                 case ("measure", task):
-                    measure.measure(replace(task, device=device, team=team), data, Monitor(stopping=stopping))
+                    ours = replace(task, setting=replace(task.setting, device=device, team=team))
+                    measure.measure(ours, data, Monitor(stopping=stopping))
         except Interrupted:
             code = INTERRUPTED
         except Told:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repro import experiments
+from repro.datasets import DATASETS
 from repro.planning import plan, reuse
-from repro.planning.plan import IMAGES
 from repro.spec import Claim, Condition
 from repro.store import Trial
 
@@ -85,12 +85,12 @@ def _left(
 ) -> Left:  # fmt: skip
     experiment = experiments.get(claim.experiment)
     done = {trial.spec.key: trial for trial in trials}
-    against = plan.never(claim, condition) or plan.lacks(condition, gpus) or ""
+    against = condition.blocked or plan.lacks(condition, gpus) or ""
     todo = [] if condition.blocked else experiment.pending(condition.arms, seeds, done)
     open_ = {planned.spec.key for planned in todo}
     seen = {t.spec.key for _, _, t in experiment.observe(condition.arms, seeds, done).trials}
     cost = plan.cost(claim, condition, seeds, trials, device)
-    images = IMAGES.get(condition.any_arm.dataset, 0)
+    images = plan.training_images(claim, condition)
     each = [p.limit * images / cost.images_per_s if cost.images_per_s else 0.0 for p in todo]
     rest = cost.seconds - sum(each)  # steps of a search that are not known yet: as long as those that are
     more = rest / len(each) if each and 0 < rest < float("inf") else 0.0
@@ -106,7 +106,7 @@ def _disk(condition: Condition, trials: int, data: Path | None) -> int:
     p = condition.any_arm
     state = STATE_BYTES * PARAMETERS.get(getattr(p, "net", ""), 0) if trials else 0
     lacking = trials and plan.lacks_data(condition, data) and getattr(p, "stored", 0) == 256
-    return state + (PICTURE_BYTES * IMAGES.get(p.dataset, 0) if lacking else 0)
+    return state + (PICTURE_BYTES * DATASETS[p.dataset].train if lacking else 0)
 
 
 def makespan(tasks: Iterable[float], workers: int) -> float:
@@ -175,7 +175,7 @@ def _most_seeds(
     claim: Claim, condition: Condition, trials: Sequence[Trial], room: float, device: str, gpus: int, lack: str | None
 ) -> Fit | str:
     """Return a condition with the most of its seeds that there is room for, or why there is none."""
-    if reason := plan.never(claim, condition) or plan.lacks(condition, gpus) or lack:
+    if reason := condition.blocked or plan.lacks(condition, gpus) or lack:
         return reason
     planned = len(condition.seeds)
     seconds = [plan.cost(claim, condition, condition.seeds[:n], trials, device).seconds for n in range(planned + 1)]

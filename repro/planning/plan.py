@@ -5,19 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import experiments, folders
+from repro import datasets, experiments
 from repro.problem import suggest
 from repro.spec import Claim, Condition, SpecError
 from repro.store import Trial
-
-IMAGES = {
-    "cifar10": 50_000, "embedded": 4_096, "imagenette160": 9_469, "tiny-imagenet-32": 100_000,
-    "ilsvrc-2010": 1_261_406, "ilsvrc-2012": 1_281_167, "imagenet-2009": 4_450_000,
-}  # fmt: skip
-"""Training images of each data set; of the 8.9 million of 2009, half (section 6)."""
-
-DOWNLOADED = ("cifar10",)
-"""What ``--download`` can fetch."""
 
 SCALES = ("paper", "reduced", "static", "smoke")
 """From what says most about the claim to what says least."""
@@ -45,7 +36,7 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
     """Return an upper bound of what is left on ``device`` (cpu or cuda), with the speed of like trials if any ran."""
     done = {trial.spec.key: trial for trial in trials}
     epochs = experiments.get(claim.experiment).planned_epochs(condition.arms, seeds, done)
-    images = IMAGES.get(condition.any_arm.dataset, 0)
+    images = training_images(claim, condition)
     found = [_speed(trial, images) for trial in trials if _like(trial, claim.experiment, condition, device)]
     speeds = sorted(speed for speed in found if speed)
     speed = (
@@ -53,6 +44,12 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
     )
     left = epochs * images
     return Cost(epochs, speed, bool(speeds), left / speed if speed else float("inf") if left else 0.0)
+
+
+def training_images(claim: Claim, condition: Condition) -> int:
+    """Return the images of an epoch, 0 where nothing is trained."""
+    known = datasets.used(claim.experiment, condition.any_arm.dataset)
+    return known.train if known else 0
 
 
 def _like(trial: Trial, experiment: str, condition: Condition, device: str) -> bool:
@@ -80,8 +77,8 @@ def named(claim: Claim, name: str) -> Choice:
         known = ", ".join(claim.conditions)
         raise SpecError(f"{claim.id} has no condition {name!r}{suggest(name, claim.conditions)}; it has {known}")
     condition = claim.conditions[name]
-    reason = never(claim, condition)
-    return Choice(None, f"{name}: {reason}") if reason else Choice(condition, "as asked")
+    blocked = condition.blocked
+    return Choice(None, f"{name}: {blocked}") if blocked else Choice(condition, "as asked")
 
 
 def admitted(
@@ -94,15 +91,6 @@ def admitted(
     if against is None and budget_s != math.inf:  # what has no end is not worked out
         against = over_budget(claim, asked.condition, trials, device, budget_s, seeds)
     return Choice(None, f"{asked.condition.name}: {against}") if against else asked
-
-
-def never(claim: Claim, condition: Condition) -> str | None:
-    """Return why a condition cannot be run on any machine, None where it can."""
-    if condition.blocked:
-        return condition.blocked
-    if not experiments.measurable(claim.experiment):
-        return f"this version can judge {claim.experiment} trials, but not run them"
-    return None
 
 
 def choose(
@@ -120,7 +108,7 @@ def choose(
     against: list[str] = []
     instead_of = ""
     for condition in by_worth(claim):
-        obstacle = _obstacle(claim, condition, gpus, data, download)
+        obstacle = _obstacle(condition, gpus, data, download)
         reason = obstacle or over_budget(claim, condition, trials, device, budget_s, seeds)
         if reason is None:
             role = "the headline" if condition.name == claim.headline else "the largest that fits"
@@ -138,13 +126,12 @@ def by_worth(claim: Claim) -> list[Condition]:
     return [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
 
 
-def _obstacle(
-    claim: Claim, condition: Condition, gpus: int, data: Path | None, download: bool
-) -> str | None:  # fmt: skip
+def _obstacle(condition: Condition, gpus: int, data: Path | None, download: bool) -> str | None:
     """Return why a condition cannot be run here, however long it may take; None where it can."""
-    if reason := never(claim, condition) or lacks(condition, gpus):
+    if reason := condition.blocked or lacks(condition, gpus):
         return reason
-    fetched = download and condition.any_arm.dataset in DOWNLOADED
+    known = datasets.DATASETS.get(condition.any_arm.dataset)
+    fetched = download and known is not None and known.downloaded
     if not fetched and (reason := lacks_data(condition, data)):
         return reason
     return None
@@ -175,10 +162,10 @@ def lacks(condition: Condition, gpus: int) -> str | None:
 
 def lacks_data(condition: Condition, data: Path | None) -> str | None:
     """Return which data set a condition needs that is not under ``data``, None where there is nothing to miss."""
-    name = condition.any_arm.dataset
-    if name not in folders.DATA or (data and (data / folders.DATA[name]).is_dir()):
+    folder = datasets.folder(condition.any_arm.dataset)
+    if not folder or (data and (data / folder).is_dir()):
         return None
-    return f"no {folders.DATA[name]}/ in {data}" if data else f"no --data (or REPRO_DATA) with {folders.DATA[name]}/"
+    return f"no {folder}/ in {data}" if data else f"no --data (or REPRO_DATA) with {folder}/"
 
 
 def needs(condition: Condition) -> str:
@@ -186,7 +173,7 @@ def needs(condition: Condition) -> str:
     if condition.blocked:
         return "what is not public"
     gpus = getattr(condition.any_arm, "gpus", 0)
-    parts = [condition.any_arm.dataset] if condition.any_arm.dataset in folders.DATA else []
+    parts = [condition.any_arm.dataset] if datasets.folder(condition.any_arm.dataset) else []
     parts += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
     return ", ".join(parts) or "nothing"
 

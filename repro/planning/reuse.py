@@ -111,7 +111,7 @@ def differences(stored: TrialSpec, wanted: TrialSpec) -> tuple[Difference, ...]:
 
 def _fields(spec: TrialSpec) -> dict[str, Any]:
     """Return a spec flat, parameters that it leaves out at their default."""
-    fields = getattr(experiments.get(spec.experiment), "Parameters").model_fields  # noqa: B009 - a module's, by name
+    fields = experiments.get(spec.experiment).Parameters.model_fields
     defaults = {name: f.default for name, f in fields.items() if not f.is_required()}
     flat = _flat(spec.config if "arms" in spec.config else {**_plain(defaults), **spec.config})
     return {"numerics": spec.numerics, **dict(sorted(flat.items())), "seed": spec.seed}

@@ -1,9 +1,10 @@
 """What changed since an older report: verdicts that became others, claims and conditions that came or went."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from rich import box
 from rich.table import Table
@@ -12,7 +13,7 @@ from repro.problem import Problem
 from repro.report import tables
 from repro.report.console import outcome
 from repro.report.summary import SCHEMA, summarise
-from repro.spec import Claim
+from repro.spec import Claim, Outcome, is_name
 
 NONE = "-"
 
@@ -39,7 +40,7 @@ def load(path: Path, registry: Mapping[str, Claim]) -> Mapping[str, Any]:
             raise Problem(f"{path}: no records here; name a store, or a file that `repro report --json` printed")
         return summarise(registry, path)
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}; name a store or a saved JSON report") from error
     except (ValueError, RecursionError) as error:
@@ -47,10 +48,34 @@ def load(path: Path, registry: Mapping[str, Claim]) -> Mapping[str, Any]:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise Problem(f"{path}: not a report of schema {SCHEMA}; `repro report --json` prints one")
     try:
-        _outcomes(found)
+        _refuse_foreign(_outcomes(found))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Problem(f"{path}: not a whole report ({error}); `repro report --json` prints one") from error
     return found
+
+
+def _finite(text: str) -> float:
+    """Return a number of a report, which says null where one has no end. Raises ValueError for any other."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is not a number that a report has")
+    return number
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _refuse_foreign(found: Mapping[tuple[str, str], tuple[bool, str, str]]) -> None:
+    """Raise ValueError where what will be shown is not what a report says, but may be anything."""
+    for (claim, condition), (_, verdict, ours) in found.items():
+        for name in (claim, condition):
+            if not is_name(name):
+                raise ValueError(f"{name!r} is no name of a claim or condition")
+        if verdict not in get_args(Outcome):
+            raise ValueError(f"{verdict!r} is no outcome")
+        if not ours.isprintable():
+            raise ValueError(f"{ours!r} is no estimate")
 
 
 def _outcomes(summary: Mapping[str, Any]) -> dict[tuple[str, str], tuple[bool, str, str]]:

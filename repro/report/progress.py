@@ -1,5 +1,10 @@
-"""A run as it goes: bars with time left for who watches, a line for each trial that ends."""
+"""A run as it goes: bars with time left for who watches, a line for each trial that ends, and for each failure."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
 from rich import progress
 from rich.console import Console
 
@@ -8,44 +13,69 @@ from repro.store import Trial, TrialSpec
 
 
 class Progress:
-    """Shows a run's trials on a console; a context manager, and what the runner reports to."""
+    """Tells of a command's trials, and counts what failed; what the runner reports to while ``bars`` are shown."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bars = progress.Progress(
+        self.failures = 0
+        self.one_screen = console.is_terminal and sys.stderr is not None and sys.stderr.isatty()
+        """Whether bars and errors come to the same place, where only the console can write without tearing bars."""
+        self.shown = self._new()
+        self.tasks: dict[str, progress.TaskID] = {}
+        self.name = ""
+
+    def _new(self) -> progress.Progress:
+        return progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=20),
             progress.TextColumn("{task.fields[words]}", markup=False),
             progress.TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=self.console,
+            disable=not self.console.is_terminal,
+            redirect_stderr=self.one_screen,
         )
-        self.tasks: dict[str, progress.TaskID] = {}
 
-    def __enter__(self) -> "Progress":
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bars.stop()
+    @contextmanager
+    def bars(self, name: str = "") -> Iterator[None]:
+        """Show bars of the trials that run meanwhile; ``name`` goes before those that fail."""
+        self.shown, self.tasks, self.name = self._new(), {}, name
+        with self.shown:
+            yield
 
     def started(self, planned: Planned) -> None:
         """Add a bar."""
-        self.tasks[planned.spec.key] = self.bars.add_task(_name(planned), total=planned.limit, words="")
+        self.tasks[planned.spec.key] = self.shown.add_task(_name(planned), total=planned.limit, words="")
 
     def moved(self, spec: TrialSpec, done: float, words: str) -> None:
         """Move a bar on."""
         if (task := self.tasks.get(spec.key)) is not None:
-            self.bars.update(task, completed=done, words=words)
+            self.shown.update(task, completed=done, words=words)
 
     def ended(self, planned: Planned, trial: Trial) -> None:
         """Replace a bar by a line that stays."""
-        if (task := self.tasks.pop(planned.spec.key, None)) is not None:
-            self.bars.remove_task(task)
+        self._remove(planned)
         shown = next((m for m in trial.measurements if m.name in ("epochs-to", "top1-error-ten")), None)
         told = trial.message if shown is None else f"{shown.value:.2f} {shown.unit}"
         told = f"{trial.status} {told}".rstrip() + f" ({trial.duration_s:.0f} s)"
         self.console.print(f"{_name(planned)}: {told}")
+
+    def failed(self, planned: Planned, why: str) -> None:
+        """Replace a bar by a line on stderr."""
+        self._remove(planned)
+        self.tell(f"{self.name}{planned.arm}, {planned.role}, seed {planned.spec.seed}: {why}")
+
+    def tell(self, failure: str) -> None:
+        """Say on stderr, and at once, what failed."""
+        self.failures += 1
+        line = f"repro: failed: {failure}"
+        if self.one_screen and self.shown.live.is_started:
+            self.console.print(line, soft_wrap=True)
+        else:
+            click.echo(line, err=True)
+
+    def _remove(self, planned: Planned) -> None:
+        if (task := self.tasks.pop(planned.spec.key, None)) is not None:
+            self.shown.remove_task(task)
 
 
 def _name(planned: Planned) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, experiments, store
+from repro import __version__, datasets, experiments, store
 from repro.experiments import Observed
-from repro.folders import DATA
 from repro.judging import bands, paired, resolve
 from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
 from repro.judging.rules import in_words, unit
@@ -196,11 +195,11 @@ def _resolves(
 
 def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     seeds = "" if verdict.seeds == claim.conditions[name].seeds else f" --seeds {len(verdict.seeds)}"
-    data = " --data DIR" if claim.conditions[name].any_arm.dataset in DATA else ""
+    data = " --data DIR" if datasets.folder(claim.conditions[name].any_arm.dataset) else ""
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 
-def _expected(e: Expectation, experiment: Any, *, alone: bool) -> dict[str, Any]:
+def _expected(e: Expectation, experiment: experiments.Experiment, *, alone: bool) -> dict[str, Any]:
     """Return what the paper leads us to expect, before anything is run."""
     return {
         "name": name_text(e),
@@ -215,7 +214,9 @@ def _expected(e: Expectation, experiment: Any, *, alone: bool) -> dict[str, Any]
     }
 
 
-def _estimate(judged: Judged, experiment: Any, observed: Observed, root: Path, *, alone: bool) -> dict[str, Any]:
+def _estimate(
+    judged: Judged, experiment: experiments.Experiment, observed: Observed, root: Path, *, alone: bool
+) -> dict[str, Any]:
     e, i = judged.expectation, judged.estimate
     pair = paired.difference(e, observed, root)
     return _expected(e, experiment, alone=alone) | {

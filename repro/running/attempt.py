@@ -1,37 +1,40 @@
-"""One trial, tried: its record, or in one line why there is none. Nothing but a stop or a broken store gets past it."""
+"""One trial, tried: its record, or in one line why there is none. Only a broken store or a lost rank gets past it."""
 
 from repro import experiments, measure
 from repro.environment import describe
 from repro.measure import Data, Monitor, Task, together
-from repro.running.work import Elsewhere
+from repro.running.work import Elsewhere, Outcome
 from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
 from repro.training.passes import for_want_of_memory
 
 
-def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Trial | Elsewhere | str:
-    """Run one trial and return its record, or one line that says why there is none.
+def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Outcome:
+    """Run one trial and return its record, one line that says why there is none, or None where it was stopped.
 
-    ``seen`` is the record that it was planned on: where it has changed, another process was faster.
+    ``seen`` is the record that it was planned on: where it has changed, another process was faster. Raises StoreError,
+    and Lost where another rank is gone.
     """
     identity = task.spec.identity(data.digest)
-    with locked(task.store, identity) as ours:
+    with locked(task.setting.store, identity) as ours:
         if not ours:
             return Elsewhere()
-        if (found := recall(task.store, identity)) != seen:
+        if (found := recall(task.setting.store, identity)) != seen:
             return Elsewhere(found)
         try:
-            task.team.order("measure", task)
+            task.setting.team.order("measure", task)
             trial = measure.measure(task, data, monitor)
-        except (Interrupted, StoreError, Lost):
+        except Interrupted:
+            return None
+        except (StoreError, Lost):
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial, whatever ails it, does not stop the others
             words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
             if for_want_of_memory(error):
-                words += smaller(task.spec, task.micro_batch, task.team)
+                words += smaller(task.spec, task.setting.micro_batch, task.setting.team)
             failed = Trial(spec=task.spec, data_digest=data.digest, status="failed", message=words)
-            save(task.store, failed.model_copy(update={"environment": describe(task.device)}))
+            save(task.setting.store, failed.model_copy(update={"environment": describe(task.setting.device)}))
             return words
         return trial
 

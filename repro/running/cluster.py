@@ -222,28 +222,28 @@ class _Pool:
         identity = planned.spec.identity(source.data.digest)
         if key not in self.locks:
             with ExitStack() as lock:
-                if not lock.enter_context(locked(task.store, identity)):
+                if not lock.enter_context(locked(task.setting.store, identity)):
                     self.back.append((planned, Elsewhere()))
                     return
-                if (found := recall(task.store, identity)) != seen:
+                if (found := recall(task.setting.store, identity)) != seen:
                     self.back.append((planned, Elsewhere(found)))
                     return
                 self.locks[key] = lock.pop_all()
         self.specs[key] = planned.spec
         self.attempts[key] = self.attempts.get(key, 0) + 1
-        place = self.places[key] = folder(task.store, identity).resolve()
+        place = self.places[key] = folder(task.setting.store, identity).resolve()
         ray.get(self.desk.begin.remote(key, self.attempts[key], place))
         order = Order(
-            task, self._origin(source), source.data.digest, self.threads, torch.are_deterministic_algorithms_enabled(),
-            (repro.__version__, torch.__version__), self.attempts[key], POLL_S * max(1.0, self._slots / CALLERS),
-            files_in(place, (*STATE, "record.json")),
+            task, self._origin(source), source.data.digest, self.threads, (repro.__version__, torch.__version__),
+            self.attempts[key], POLL_S * max(1.0, self._slots / CALLERS), files_in(place, (*STATE, "record.json")),
         )  # fmt: skip
         self.running[self.remote.remote(order, self.desk)] = planned
 
-    def ended(self) -> list[tuple[Planned, Outcome]]:
+    def ended(self) -> Iterator[tuple[Planned, Outcome]]:
         if self.back:
             back, self.back = self.back, []
-            return back
+            yield from back
+            return
         ray.wait(list(self.running), timeout=LOOK_S)
         done, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         if self.stop.is_set() and not self.left:
@@ -253,7 +253,9 @@ class _Pool:
                 if planned.spec.key not in called:
                     ray.cancel(ref)  # it waits for a machine, or has only just begun
         self._tell()
-        return [(self.running[ref], self._came_back(ref, self.running.pop(ref))) for ref in done]
+        for ref in done:
+            planned = self.running.pop(ref)
+            yield planned, self._came_back(ref, planned)
 
     def _tell(self) -> None:
         if time.monotonic() - self._asked < LOOK_S:

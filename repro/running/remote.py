@@ -20,14 +20,13 @@ from repro.files import read, write_atomically
 from repro.measure import Monitor, Place, Task
 from repro.problem import Problem
 from repro.running.attempt import attempt
-from repro.store import Trial, folder, recall
+from repro.running.work import Outcome
+from repro.store import RESULTS, folder, recall
 from repro.training import checkpoint
-from repro.training.loop import Interrupted
 
 STATE_S = 60.0  # between two states sent home, at least; more where sending would take over 2% of a worker's time
 STATE = ("checkpoint.pt", "checkpoint.pt.previous", "checkpoint.pt.new")
-FILES = (*STATE, "curve.csv", "missed.npz", "looked.npz", "pictures.npz", "record.json")
-"""What a trial leaves in its folder; the record last, since it says that the others are there."""
+FILES = (*STATE, *RESULTS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Order:
     source: tuple[str, Any, Place]
     digest: str
     threads: int
-    deterministic: bool
     versions: tuple[str, str]
     attempt: int
     poll_s: float
@@ -49,7 +47,7 @@ class Order:
 class Back:
     """How a trial came back, None where it was stopped, and its files, None where it was not begun."""
 
-    outcome: Trial | str | None
+    outcome: Outcome
     files: dict[str, bytes] | None = None
 
 
@@ -85,23 +83,22 @@ def measure_there(order: Order, desk: Any) -> Back:
         there = " and torch ".join(order.versions)
         return Back(f"{host} has repro {' and torch '.join(ours)}, and this run is of {there}: install the same")
     torch.set_num_threads(order.threads)
-    if order.deterministic:
+    deterministic = order.task.setting.deterministic
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(order.deterministic)
+    torch.use_deterministic_algorithms(deterministic)
     key, identity = order.task.spec.key, order.task.spec.identity(order.digest)
     with tempfile.TemporaryDirectory(prefix="repro-") as root:
-        task = replace(order.task, store=Path(root))
-        place = folder(task.store, identity)
+        task = replace(order.task, setting=replace(order.task.setting, store=Path(root)))
+        place = folder(task.setting.store, identity)
         put(place, order.state)
         with _Line(desk, key, order.attempt, place, order.poll_s) as line:
             try:
-                data = _load(ray.get(order.source), task.device)
+                data = _load(ray.get(order.source), task.setting.device)
                 if data.digest != order.digest:
                     _data.clear()  # it may be put right before the next trial comes
                     return Back(f"{host} has other data: {data.digest}, not {order.digest}; prepare it alike")
                 outcome = attempt(task, data, Monitor(line.report, line.stopping), recall(Path(root), identity))
-            except Interrupted:
-                outcome = None
             except Problem as problem:
                 return Back(f"{host}: {first_line(problem)}")
         return Back(outcome, files_in(place, FILES))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,20 +19,19 @@ from repro import experiments
 from repro.data import DataError
 from repro.experiments import Planned
 from repro.marks import Reader
-from repro.measure import Data, Monitor, Place, Task, together
+from repro.measure import Data, Monitor, Place, Setting, Task, together
 from repro.problem import Problem
 from repro.running.attempt import attempt
-from repro.running.work import Observer, Outcome, Part, Pool, Result, Silent, Work, drive
+from repro.running.work import Observer, Outcome, Part, Pool, Silent, Work, drive
 from repro.running.workers import WAIT_S, Source, WorkerDied, processes, threads
 from repro.spec import Condition
 from repro.store import Trial
 from repro.training import parallel
-from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
 
 __all__ = [
-    "DataError", "DeviceError", "Interrupted", "Lost", "Observer", "Place", "Result", "Source", "Wanted", "alone",
-    "follow", "joined", "pick_device", "prepare", "run", "run_together",
+    "DataError", "DeviceError", "Lost", "Observer", "Place", "Setting", "Source", "Wanted", "WorkerDied", "alone",
+    "follow", "joined", "pick_device", "prepare", "run", "run_together", "stopping",
 ]  # fmt: skip
 
 SHARED = "a machine that other trials share tells no times"
@@ -75,7 +73,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
         raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
@@ -89,15 +87,11 @@ def count_gpus(device: torch.device) -> int:
     return torch.cuda.device_count() if device.type == "cuda" else 0
 
 
-def prepare(
-    experiment: str, condition: Condition, place: Place, *, team: Team = ALONE, micro_batch: int | None = None,
-    device: torch.device | None = None,
-) -> Source:  # fmt: skip
+def prepare(experiment: str, condition: Condition, place: Place, *, team: Team = ALONE) -> Source:
     """Load what a condition's trials are measured on, on every rank of ``team``.
 
-    Raises DataError where it is missing or altered, Unfit where these ranks, or such passes, cannot train the trials.
+    Raises DataError where it is missing or altered.
     """
-    together.refuse_unfit(experiment, condition.arms, team, micro_batch, device or torch.device("cpu"))
     parameters = condition.any_arm
     return Source(together.load(experiment, parameters, place, team), experiment, parameters, place)
 
@@ -112,103 +106,85 @@ def alone(experiment: str, condition: Condition, device: torch.device) -> str:
     return ""
 
 
-def run(
-    condition: Condition,
-    source: Source,
-    *,
-    seeds: tuple[int, ...],
-    store: Path,
-    device: torch.device,
-    jobs: int = 1,
-    loader: str = "resident",
-    deterministic: bool = False,
-    micro_batch: int | None = None,
-    eager: bool = False,
-    team: Team = ALONE,
-    observer: Observer | None = None,
-    pool: Callable[..., AbstractContextManager[Pool]] | None = None,
-    reader: Reader | None = None,
-) -> Result:
-    """Run the condition's pending trials to the end and return what was done.
-
-    ``jobs`` trials run side by side, or one at a time in this process where they have to be ``alone``.
-    ``deterministic``: on a GPU too, only operations that give the same bits each time; a trial that needs another
-    fails with torch's words, which name it. A CPU with a fixed number of threads gives the same bits anyway.
-    ``micro_batch``: of a batch so many images go through the network at a time. The other ranks of ``team`` follow.
-    ``eager``: on a GPU, no step and no test is recorded and replayed.
-    ``pool``, where given, makes the workers, in place of ``jobs``: of the source, what makes a trial's task, the
-    observer, and the event that says to stop. ``reader``: what knows the store's records from before.
-
-    A trial that fails is reported in the result and does not stop the others. Raises StoreError at once, and
-    Interrupted after SIGINT or SIGTERM, when every trial under way has saved its state, and Lost where ranks are.
-    """
-    observer = observer or Silent()
-    work = Work([Part(source.experiment, condition, seeds, source.data.digest)], reader or Reader(store))
-    jobs = 1 if alone(source.experiment, condition, device) else jobs
-    result = Result()
-
-    def task(planned: Planned) -> Task:
-        return Task(planned.spec, planned.role, planned.limit, store, device, loader, micro_batch, team, eager)
-
-    with _stop_on_signals(), _determinism(deterministic):
-        if pool is None and jobs == 1:
-            drive(work, _Here(task, source.data.to(device), team, observer), observer, result)
-        else:
-            if pool is None:
-                pool = partial(threads if device.type == "cuda" else processes, jobs=jobs, device=device)
-            try:
-                with pool(source, task, observer, _stop) as workers:
-                    drive(work, workers, observer, result)
-            except WorkerDied as died:
-                result.failed.append(str(died))
-    if _stop.is_set():
-        raise Interrupted(0)
-    return result
-
-
 @dataclass(frozen=True)
 class Wanted:
-    """A condition to be run with some seeds, on its data; ``name`` goes before its arms in what is told."""
+    """A condition to be run with some seeds, on its data; ``name`` is of what, where several are run."""
 
     condition: Condition
     source: Source
     seeds: tuple[int, ...]
     name: str = ""
 
+    def part(self, name: str = "") -> Part:
+        """Return what the scheduler must know of it; ``name`` goes before its arms in what is told."""
+        return Part(self.source.experiment, self.condition, self.seeds, self.source.data.digest, name)
+
+
+def run(
+    wanted: Wanted,
+    setting: Setting,
+    *,
+    jobs: int = 1,
+    observer: Observer | None = None,
+    pool: Callable[..., AbstractContextManager[Pool]] | None = None,
+    reader: Reader | None = None,
+) -> bool:
+    """Run the condition's pending trials to the end; return whether SIGINT or SIGTERM stopped it before.
+
+    Then every trial under way has saved its state. ``jobs`` trials run side by side, or one at a time in this process
+    where they have to be ``alone``. The other ranks of the setting's team follow. ``pool``, where given, makes the
+    workers, in place of ``jobs``: of the source, what makes a trial's task, the observer, and the event that says to
+    stop. ``reader``: what knows the store's records from before.
+
+    A trial that fails is told to the observer at once and does not stop the others. Raises StoreError, WorkerDied
+    where a process beside this one is gone, and Lost where a rank is.
+    """
+    observer, source, device = observer or Silent(), wanted.source, setting.device
+    work = Work([wanted.part()], reader or Reader(setting.store))
+    jobs = 1 if alone(source.experiment, wanted.condition, device) else jobs
+
+    def task(planned: Planned) -> Task:
+        return Task(planned.spec, planned.role, planned.limit, setting)
+
+    with _stop_on_signals(), _determinism(setting.deterministic):
+        if pool is None and jobs == 1:
+            return drive(work, _Here(task, source.data.to(device), setting.team, observer), observer)
+        if pool is None:
+            pool = partial(threads if device.type == "cuda" else processes, jobs=jobs, device=device)
+        with pool(source, task, observer, _stop) as workers:
+            return drive(work, workers, observer)
+
 
 def run_together(
     wanted: Sequence[Wanted],
+    setting: Setting,
     pool: Callable[..., AbstractContextManager[Pool]],
     *,
-    store: Path,
-    device: torch.device,
-    loader: str = "resident",
-    deterministic: bool = False,
-    micro_batch: int | None = None,
-    eager: bool = False,
     observer: Observer | None = None,
     reader: Reader | None = None,
-) -> Result:
+) -> bool:
     """Run what several conditions lack at once, on a cluster: none of its workers idles while one of them ends.
 
     A trial that several want is run once, for the first. ``pool`` makes the workers: of what gives a trial's source and
-    what makes its task, the observer, and the event that says to stop. All else, and what is raised, as ``run``.
+    what makes its task, the observer, and the event that says to stop. All else as ``run``.
     """
-    observer, result = observer or Silent(), Result()
-    parts = {Part(w.source.experiment, w.condition, w.seeds, w.source.data.digest, w.name): w.source for w in wanted}
-    work = Work([*parts], reader or Reader(store))
-
-    def task(planned: Planned) -> Task:
-        return Task(planned.spec, planned.role, planned.limit, store, device, loader, micro_batch, ALONE, eager)
+    observer = observer or Silent()
+    sources = {one.part(one.name): one.source for one in wanted}
+    work = Work([*sources], reader or Reader(setting.store))
 
     def source(planned: Planned) -> Source:
-        return parts[work.running[planned.spec.key].part]
+        return sources[work.running[planned.spec.key].part]
 
-    with _stop_on_signals(), _determinism(deterministic), pool(source, task, observer, _stop) as workers:
-        drive(work, workers, observer, result)
-    if _stop.is_set():
-        raise Interrupted(0)
-    return result
+    def task(planned: Planned) -> Task:
+        return Task(planned.spec, planned.role, planned.limit, setting)
+
+    with _stop_on_signals(), _determinism(setting.deterministic), pool(source, task, observer, _stop) as workers:
+        return drive(work, workers, observer)
+
+
+def stopping() -> bool:
+    """Whether a signal asked the last run to stop: where it raised, that could not be returned."""
+    return _stop.is_set()
 
 
 @contextmanager
@@ -232,17 +208,20 @@ class _Here:
     data: Data
     team: Team
     observer: Observer
+    stopped: bool = False
     back: list[tuple[Planned, Outcome]] = field(default_factory=list)
 
     def stopping(self) -> bool:
-        return False  # the trial under way raises Interrupted
+        return self.stopped or _stop.is_set()
 
     def room(self) -> bool:
         return not self.back
 
     def begin(self, planned: Planned, seen: Trial | None) -> None:
         monitor = Monitor(lambda done, words: self.observer.moved(planned.spec, done, words), _stop.is_set)
-        self.back.append((planned, attempt(self.tasks(planned), self.data, monitor, seen)))
+        outcome = attempt(self.tasks(planned), self.data, monitor, seen)
+        self.stopped = outcome is None  # by Ctrl-C here, or at another rank
+        self.back.append((planned, outcome))
 
     def ended(self) -> list[tuple[Planned, Outcome]]:
         back, self.back = self.back, []
@@ -252,8 +231,7 @@ class _Here:
         return back
 
     def idle(self) -> None:
-        if _stop.wait(WAIT_S):
-            raise Interrupted(0)
+        _stop.wait(WAIT_S)
         self.team.order("wait")  # or the other ranks would give us up
 
 

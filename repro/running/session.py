@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from repro.judging import bands
 from repro.marks import Reader
 from repro.planning import plan
 from repro.planning.plan import Choice
-from repro.problem import DONE, INTERRUPTED, NOT_DONE, REFUTED, Problem
+from repro.problem import DONE, INTERRUPTED, NOT_DONE, NOTHING, REFUTED, Problem, needing
 from repro.report import summary, tables
 from repro.report.console import terminal
 from repro.report.progress import Progress
@@ -24,126 +25,157 @@ from repro.spec import Claim, Condition
 from repro.store import StoreError, Unusable, add_look
 
 
-def run(wanted: Sequence[tuple[Claim, Choice | None]], *, named: bool, **options: Any) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line was told: ``repro run claim --help`` says what each means. Times are in seconds."""
+
+    store: Path
+    data: Path | None
+    download: bool
+    seeds: int | None
+    budget_s: float
+    device: str
+    loader: str
+    micro_batch: int | None
+    jobs: int | None
+    on: str | None
+    deterministic: bool
+    eager: bool
+
+
+@dataclass(frozen=True)
+class _Command:
+    """What every step of one command needs.
+
+    ``named``: the user asked for these claims. The half that needs torch is no type here: its ``runner``, how trials
+    are run, where data comes from, and the cluster, where there is one.
+    """
+
+    options: Options
+    named: bool
+    runner: Any
+    setting: Any
+    place: Any
+    cluster: Any
+    reader: Reader
+    observer: Progress
+
+
+def run(wanted: Sequence[tuple[Claim, Choice | None]], options: Options, *, named: bool) -> int:
     """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
 
     ``named``: the user asked for these claims, so one that is not tested is a miss; where the condition was left to us,
     so is one that is run under a condition that cannot test it.
     """
     runner = _runner()
-    place = runner.Place(root=options["data"], own=options["store"] / "sets", download=options["download"])
+    place = runner.Place(root=options.data, own=options.store / "sets", download=options.download)
+
+    def command(team: Any, device: Any, cluster: Any = None) -> _Command:
+        setting = runner.Setting(
+            options.store, device, options.loader, options.micro_batch, team, options.eager, options.deterministic
+        )
+        reader, observer = Reader(options.store), Progress(terminal())
+        return _Command(options, named, runner, setting, place, cluster, reader, observer)
+
     try:
-        with runner.joined("cpu" if options.get("on") else options["device"]) as (team, device):
+        with runner.joined("cpu" if options.on else options.device) as (team, device):
             if team.rank:  # rank 0 decides, prints and writes
-                return int(runner.follow(team, place, device, deterministic=options.get("deterministic", False)))
-            if not team.alone and (options["jobs"] or 1) > 1:
-                raise Problem(f"--jobs {options['jobs']}: {team.world} processes train one trial at a time together")
-            if not options.get("on"):
-                return _run(runner, wanted, (team, device, place, None), named=named, options=options)
+                return int(runner.follow(team, place, device, deterministic=options.deterministic))
+            if not team.alone and (options.jobs or 1) > 1:
+                raise Problem(f"--jobs {options.jobs}: {team.world} processes train one trial at a time together")
+            if not options.on:
+                return _run(command(team, device), wanted)
             if not team.alone:
-                raise Problem(f"--on {options['on']}: run it without torchrun; each trial is one process there")
-            with _cluster().joined(options["on"], options["device"], options["jobs"]) as cluster:
-                return _run(runner, wanted, (team, cluster.device, place, cluster), named=named, options=options)
+                raise Problem(f"--on {options.on}: run it without torchrun; each trial is one process there")
+            with _cluster().joined(options.on, options.device, options.jobs) as cluster:
+                return _run(command(team, cluster.device, cluster), wanted)
     except runner.Lost as error:
         click.echo(f"repro: {error}", err=True)
         return NOT_DONE
 
 
-def _run(
-    runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, *, named: bool, options: dict[str, Any]
-) -> int:
-    """Do so as the only process, or as rank 0 of several; ``where`` are its ranks, device, data and cluster."""
-    _, device, _, cluster = where
-    root, console, reader = options["store"], terminal(), Reader(options["store"])
-    failed: list[str] = []
+def _run(c: _Command, wanted: Sequence[tuple[Claim, Choice | None]]) -> int:
+    """Do so as the only process, or as rank 0 of several."""
     choices: list[tuple[Claim, Choice, bool]] = []
-    together: list[Any] = []
+    ready = _ready(c, wanted, choices)
+    for batch in filter(None, [[*ready]]) if c.cluster else ([one] for one in ready):
+        name = "" if c.cluster else batch[0].name  # on a cluster every arm has its claim's name
+        try:
+            with c.observer.bars(name):
+                stopped = _run_batch(c, batch)
+        except (StoreError, c.runner.WorkerDied) as error:
+            c.observer.tell(f"{name}{error}")
+            if c.runner.stopping():
+                click.echo("repro: interrupted", err=True)
+                return INTERRUPTED
+            continue
+        if stopped:
+            told = "interrupted; every training saved its state, and the same command goes on from there"
+            click.echo(f"repro: {told}", err=True)
+            return INTERRUPTED
+    code = _conclude(choices, c.options.store, c.observer.console, named=c.named)
+    return NOT_DONE if c.observer.failures else code
+
+
+def _ready(
+    c: _Command, wanted: Sequence[tuple[Claim, Choice | None]], choices: list[tuple[Claim, Choice, bool]]
+) -> Iterator[Any]:
+    """Choose a condition of each claim, into ``choices``, and yield those that are to be run, with their data.
+
+    What stands in the way of one is told and does not stop the others; of the first, a wrong use is raised, and before
+    anything is begun so is that of a condition that was asked for.
+    """
+    for claim, asked in wanted:
+        if c.named and asked and asked.condition:
+            _refuse_unfit(c, claim, asked.condition)
     begun = False
-    _refuse_wrong_use(runner, wanted if named else (), where, options)
-    try:
-        gpus = cluster.gpus if cluster else runner.count_gpus(device)
-        for claim, asked in wanted:
-            choice = _chosen(claim, asked, reader, device.type, gpus, options)
-            choices.append((claim, choice, named and asked is None))
-            if choice.condition is None:
-                continue
-            seeds = choice.condition.seeds[: options["seeds"]]
-            console.print(f"{claim.id}: condition {choice.condition.name} on {device} ({choice.why})")
-            try:
-                source = _prepared(runner, claim, choice.condition, where, options)
-                _note(root, claim, choice.condition.name, seeds)
-            except (runner.DataError, Unusable) as error:
-                failed.append(f"{claim.id}: {error}")
-                continue
-            except StoreError as error:
-                if not begun:
-                    raise  # another --store is meant
-                failed.append(f"{claim.id}: {error}; it and {len(wanted) - len(choices)} more were not begun")
-                break
-            except runner.together.Unfit as unfit:
-                if named and not begun:
-                    raise
-                choices[-1] = (claim, Choice(None, f"skipped: {unfit}"), False)
-                continue
-            begun = True
-            if cluster:
-                together.append(runner.Wanted(choice.condition, source, seeds, f"{claim.id}: "))
-                continue
-            told = _run_one(runner, choice.condition, source, seeds, where, (reader, console), options)
-            failed += [f"{claim.id}: {line}" for line in told]
-        if together:
-            failed += _run_together(runner, together, cluster, (reader, console), options)
-    except runner.Interrupted:
-        click.echo(
-            "repro: interrupted; every training saved its state, and the same command goes on from there", err=True
-        )
-        return INTERRUPTED
-    finally:  # whatever ends the command: what failed before is told
-        _tell(failed)
-    code = _conclude(choices, root, console, named=named)
-    return NOT_DONE if failed else code
+    for claim, asked in wanted:
+        choice = _chosen(c, claim, asked)
+        choices.append((claim, choice, c.named and asked is None))
+        if choice.condition is None:
+            continue
+        seeds = choice.condition.seeds[: c.options.seeds]
+        told = f"{claim.id}: condition {choice.condition.name} on {c.setting.device} ({choice.why})"
+        c.observer.console.print(told)
+        try:
+            if not (c.named and asked):
+                _refuse_unfit(c, claim, choice.condition)
+            source = c.runner.prepare(claim.experiment, choice.condition, c.place, team=c.setting.team)
+            _note(c.options.store, claim, choice.condition.name, seeds)
+        except (c.runner.DataError, Unusable) as error:
+            c.observer.tell(f"{claim.id}: {error}")
+            continue
+        except StoreError as error:
+            if not begun:
+                raise  # another --store is meant
+            c.observer.tell(f"{claim.id}: {error}; it and {len(wanted) - len(choices)} more were not begun")
+            return
+        except c.runner.together.Unfit as unfit:
+            if c.named and not begun:
+                raise
+            choices[-1] = (claim, Choice(None, f"skipped: {unfit}"), False)
+            continue
+        begun = True
+        yield c.runner.Wanted(choice.condition, source, seeds, f"{claim.id}: ")
 
 
-def _tell(failed: Sequence[str]) -> None:
-    for line in failed:
-        click.echo(f"repro: failed: {line}", err=True)
-
-
-def _chosen(
-    claim: Claim, asked: Choice | None, reader: Reader, device: str, gpus: int, options: dict[str, Any]
-) -> Choice:
+def _chosen(c: _Command, claim: Claim, asked: Choice | None) -> Choice:
     """Return the condition to run: the one asked for, if it may be run here, or the one that fits by now."""
-    here: dict[str, Any] = {key: options[key] for key in ("budget_s", "seeds")}
-    here |= {"trials": reader.trials(), "device": device, "gpus": gpus}
+    device = c.setting.device
+    gpus = c.cluster.gpus if c.cluster else c.runner.count_gpus(device)
+    here: dict[str, Any] = {"budget_s": c.options.budget_s, "seeds": c.options.seeds}
+    here |= {"trials": c.reader.trials(), "device": device.type, "gpus": gpus}
     if asked is not None:
         return plan.admitted(claim, asked, **here)
-    return plan.choose(claim, data=options["data"], download=options["download"], **here)
+    return plan.choose(claim, data=c.options.data, download=c.options.download, **here)
 
 
-def _refuse_wrong_use(
-    runner: Any, wanted: Sequence[tuple[Claim, Choice | None]], where: Any, options: dict[str, Any]
-) -> None:
-    """Raise Unfit, before hours go into another claim, for a condition that is asked for and cannot be run as asked."""
-    for claim, asked in wanted:
-        if asked and asked.condition:
-            _refuse_unfit(runner, claim, asked.condition, where, options)
-
-
-def _refuse_unfit(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> None:
+def _refuse_unfit(c: _Command, claim: Claim, condition: Condition) -> None:
     """Raise Unfit for trials that cannot be run as asked."""
-    team, device, _, cluster = where
-    if cluster and experiments.get(claim.experiment).TIMED:
-        raise runner.together.Unfit(f"{claim.experiment}: {runner.SHARED}; run it without --on")
-    runner.together.refuse_unfit(claim.experiment, condition.arms, team, options["micro_batch"], device)
-
-
-def _prepared(runner: Any, claim: Claim, condition: Condition, where: Any, options: dict[str, Any]) -> Any:
-    """Return a condition's data. Raises DataError without it, Unfit for trials that cannot be run as asked."""
-    _refuse_unfit(runner, claim, condition, where, options)
-    team, device, place, _ = where
-    return runner.prepare(
-        claim.experiment, condition, place, team=team, micro_batch=options["micro_batch"], device=device
-    )
+    if c.cluster and experiments.get(claim.experiment).TIMED:
+        raise c.runner.together.Unfit(f"{claim.experiment}: {c.runner.SHARED}; run it without --on")
+    s = c.setting
+    c.runner.together.refuse_unfit(claim.experiment, condition.arms, s.team, s.micro_batch, s.device)
 
 
 def _note(root: Path, claim: Claim, condition: str, seeds: tuple[int, ...]) -> None:
@@ -153,43 +185,17 @@ def _note(root: Path, claim: Claim, condition: str, seeds: tuple[int, ...]) -> N
     bands.note(root, claim)
 
 
-def _run_one(
-    runner: Any, condition: Condition, source: Any, seeds: tuple[int, ...], where: Any,
-    known: tuple[Reader, Console], options: dict[str, Any],
-) -> list[str]:  # fmt: skip
-    """Run one condition on this machine and return a line for each trial that failed."""
-    team, device, _, _ = where
-    reader, console = known
-    jobs = options["jobs"] or 1
-    if jobs > 1 and (why := runner.alone(source.experiment, condition, device)):
-        console.print(f"{source.experiment}: {why}; --jobs {jobs} does not apply: one trial runs at a time")
-    try:
-        with Progress(console) as observer:
-            result = runner.run(
-                condition, source, seeds=seeds, store=options["store"], device=device, jobs=jobs, observer=observer,
-                loader=options["loader"], deterministic=options.get("deterministic", False),
-                micro_batch=options["micro_batch"], eager=options.get("eager", False), team=team, reader=reader,
-            )  # fmt: skip
-    except StoreError as error:
-        return [str(error)]
-    return list(result.failed)
-
-
-def _run_together(
-    runner: Any, wanted: Sequence[Any], cluster: Any, known: tuple[Reader, Console], options: dict[str, Any]
-) -> list[str]:
-    """Run several conditions at once on a cluster and return a line for each trial that failed."""
-    reader, console = known
-    try:
-        with Progress(console) as observer:
-            result = runner.run_together(
-                wanted, cluster.pool, store=options["store"], device=cluster.device, observer=observer,
-                loader=options["loader"], deterministic=options.get("deterministic", False),
-                micro_batch=options["micro_batch"], eager=options.get("eager", False), reader=reader,
-            )  # fmt: skip
-    except StoreError as error:
-        return [str(error)]
-    return list(result.failed)
+def _run_batch(c: _Command, wanted: Sequence[Any]) -> bool:
+    """Run one condition here, or several at once on a cluster; return whether it was stopped."""
+    known = {"observer": c.observer, "reader": c.reader}
+    if c.cluster:
+        return bool(c.runner.run_together(wanted, c.setting, c.cluster.pool, **known))
+    (one,) = wanted
+    jobs, experiment = c.options.jobs or 1, one.source.experiment
+    if jobs > 1 and (why := c.runner.alone(experiment, one.condition, c.setting.device)):
+        told = f"{experiment}: {why}; --jobs {jobs} does not apply: one trial runs at a time"
+        c.observer.console.print(told)
+    return bool(c.runner.run(one, c.setting, jobs=jobs, **known))
 
 
 @contextmanager
@@ -213,24 +219,15 @@ def _leaving_at_once() -> Iterator[None]:
 
 def _runner() -> Any:
     """Return the half that needs torch, or say how to get it."""
-    try:
-        with _leaving_at_once():
-            from repro.running import runner
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("torch", "torchvision"):
-            raise Problem(f"running trials needs {error.name}: install this package with its extra 'run'") from error
-        raise
+    with needing("running trials", "run"), _leaving_at_once():
+        from repro.running import runner
     return runner
 
 
 def _cluster() -> Any:
     """Return what runs trials on a cluster, or say how to get it."""
-    try:
+    with needing("--on", "ray"):
         from repro.running import cluster
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] == "ray":
-            raise Problem("--on needs Ray: install this package with its extra 'ray'") from error
-        raise
     return cluster
 
 
@@ -242,7 +239,6 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
     for claim, choice, ours in choices:
         if choice.condition is None:
             console.print(f"{claim.id} was not tested: {choice.why}")
-            outcomes.append("NOT_TESTED")
             code = NOT_DONE if named else code
             continue
         name = choice.condition.name
@@ -254,9 +250,7 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
         if name == claim.headline and claim.known and claim.known.outcome == ran["outcome"]:
             console.print(f"known, so no failure: {claim.known.because}")
         outcomes.append(ran["outcome"])
-        as_claimed = (
-            name == claim.headline and ran["outcome"] == "SMOKE_OK"
-        )  # a claim that is no more than a smoke test
+        as_claimed = name == claim.headline and ran["outcome"] == "SMOKE_OK"  # it is a smoke test and no more
         missed = ours and not as_claimed and ran["outcome"] in summary.UNTESTED
         if missed and name != claim.headline:
             console.print(f"{claim.id}: {choice.instead_of}")
@@ -265,5 +259,7 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
         elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
             code = REFUTED
     counted = ", ".join(f"{outcomes.count(o)} {o}" for o in sorted(set(outcomes)))
-    console.print(f"{len(outcomes)} run: {counted}")
-    return code
+    untested = len(choices) - len(outcomes)
+    parts = (f"{len(outcomes)} run" + (f": {counted}" if counted else ""), f"{untested} not tested" if untested else "")
+    console.print("; ".join(filter(None, parts)))
+    return code if outcomes or named else NOTHING

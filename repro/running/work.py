@@ -7,7 +7,7 @@ condition's trials go first; a trial that several want is run once.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -22,11 +22,12 @@ TRIES = 5
 
 
 class Observer(Protocol):
-    """What the command line wants to hear: a trial starts, moves on, or ends."""
+    """What the command line wants to hear: a trial starts, moves on, ends, or fails for the reason ``why``."""
 
     def started(self, planned: Planned) -> None: ...
     def moved(self, spec: TrialSpec, done: float, words: str) -> None: ...
     def ended(self, planned: Planned, trial: Trial) -> None: ...
+    def failed(self, planned: Planned, why: str) -> None: ...
 
 
 class Silent:
@@ -35,14 +36,7 @@ class Silent:
     def started(self, planned: Planned) -> None: ...
     def moved(self, spec: TrialSpec, done: float, words: str) -> None: ...
     def ended(self, planned: Planned, trial: Trial) -> None: ...
-
-
-@dataclass
-class Result:
-    """What a run did: the trials it finished, and one line for each that it could not."""
-
-    finished: list[Trial] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    def failed(self, planned: Planned, why: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -79,10 +73,11 @@ class Pool(Protocol):
         """Begin a trial, or go on with it; ``seen`` is the record that it was planned on."""
         ...
 
-    def ended(self) -> list[tuple[Planned, Outcome]]:
-        """Return the trials that came back, each once for each time it was begun; waits a little where there is none.
+    def ended(self) -> Iterable[tuple[Planned, Outcome]]:
+        """Give the trials that came back, each once for each time it was begun; waits a little where there is none.
 
-        Once stopping, has every trial under way save its state and come back.
+        Once stopping, has every trial under way save its state and come back. What goes wrong with the workers is
+        raised behind the trials that came back before it.
         """
         ...
 
@@ -166,7 +161,7 @@ class Work:
             self.begun.add(key)
             observer.started(job.planned)
 
-    def settle(self, planned: Planned, outcome: Outcome, observer: Observer, result: Result) -> None:
+    def settle(self, planned: Planned, outcome: Outcome, observer: Observer) -> None:
         """Take in how a trial came back."""
         key = planned.spec.key
         job = self.running.pop(key)
@@ -177,7 +172,6 @@ class Work:
             case Trial():
                 self.lost.pop(key, None)
                 self._ended.add(key)
-                result.finished.append(outcome)
                 observer.ended(planned, outcome)
             case Elsewhere(found):
                 if found is None:
@@ -188,17 +182,17 @@ class Work:
             case Gone(why, got_on):
                 self.lost[key] = 1 if got_on else self.lost[key] + 1
                 if self.lost[key] >= TRIES:
-                    self._give_up(planned, f"{why}; {TRIES} workers were lost with it one after the other", result)
+                    self._give_up(planned, f"{why}; {TRIES} workers were lost with it one after the other", observer)
                 else:
                     observer.moved(planned.spec, 0.0, f"{why}, goes on elsewhere")
                     if self._waiting is not None:
                         self._waiting.appendleft(job)
             case str():
-                self._give_up(planned, outcome, result)
+                self._give_up(planned, outcome, observer)
 
-    def _give_up(self, planned: Planned, why: str, result: Result) -> None:
+    def _give_up(self, planned: Planned, why: str, observer: Observer) -> None:
         self.given_up.add(planned.spec.key)
-        result.failed.append(f"{planned.arm}, {planned.role}, seed {planned.spec.seed}: {why}")
+        observer.failed(planned, why)
 
     def look_again(self) -> None:
         """Count what other processes held as free, and read the store and ask the experiments again."""
@@ -206,17 +200,23 @@ class Work:
         self._waiting = None
 
 
-def drive(work: Work, pool: Pool, observer: Observer, result: Result) -> None:
-    """Keep a pool's workers busy until nothing is left that can be begun, or it is stopping and all have come back."""
+def drive(work: Work, pool: Pool, observer: Observer) -> bool:
+    """Keep a pool's workers busy until nothing is left that can be begun; return whether it was stopped before.
+
+    Then all that was under way has come back. The observer hears of each trial as soon as it has: whatever is raised
+    afterwards takes nothing from it.
+    """
     while True:
         while not pool.stopping() and pool.room() and (job := work.next()):
             work.begin(job, observer)
             pool.begin(job.planned, job.seen)
         if work.running:
             for planned, outcome in pool.ended():
-                work.settle(planned, outcome, observer, result)
-        elif pool.stopping() or not work.elsewhere:
-            return
+                work.settle(planned, outcome, observer)
+        elif pool.stopping():
+            return True
+        elif not work.elsewhere:
+            return False
         else:
             pool.idle()
             work.look_again()

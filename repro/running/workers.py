@@ -28,7 +28,6 @@ from repro.problem import Problem
 from repro.running.attempt import attempt
 from repro.running.work import Observer, Outcome, Pool
 from repro.store import Trial
-from repro.training.loop import Interrupted
 
 WAIT_S = 1.0  # between two looks at trials that another process holds
 
@@ -71,13 +70,14 @@ class _SideBySide:
     def begin(self, planned: Planned, seen: Trial | None) -> None:
         self.running[self.submit(planned, seen)] = planned
 
-    def ended(self) -> list[tuple[Planned, Outcome]]:
+    def ended(self) -> Iterator[tuple[Planned, Outcome]]:
         done, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
         if self.asked.is_set():
             self.leave.set()
         while not self.moved.empty():
             self.observer.moved(*self.moved.get())
-        return [(self.running.pop(future), future.result()) for future in done]
+        for future in sorted(done, key=lambda future: future.exception() is not None):
+            yield self.running.pop(future), future.result()
 
     def idle(self) -> None:
         self.asked.wait(WAIT_S)
@@ -98,7 +98,7 @@ def threads(
 
     def run(task: Task, seen: Trial | None) -> Outcome:
         monitor = Monitor(lambda done, words: moved.put((task.spec, done, words)), leave.is_set)
-        return _unless_stopped(task, data, monitor, seen)
+        return attempt(task, data, monitor, seen)
 
     def start() -> None:
         if device.type == "cuda":
@@ -155,12 +155,4 @@ def _start(
 
 def _run(task: Task, seen: Trial | None) -> Outcome:
     monitor = Monitor(lambda done, words: _worker["moved"].put((task.spec, done, words)), _worker["leave"].is_set)
-    return _unless_stopped(task, _worker["data"], monitor, seen)
-
-
-def _unless_stopped(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Outcome:
-    """Run one trial; None where it was asked to stop."""
-    try:
-        return attempt(task, data, monitor, seen)
-    except Interrupted:
-        return None
+    return attempt(task, _worker["data"], monitor, seen)
