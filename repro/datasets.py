@@ -73,3 +73,13 @@ def unlike(name: str, classes: int, train: int, test: int, left_out: int) -> str
     told = f"{train:,} + {test:,} pictures" + (f" ({left_out:,} were left out as bad)" if left_out else "")
     has = f"{known.classes:,}, {known.train:,} + {known.test:,}" if known.exact else f"{known.classes:,}"
     return f"holds {classes:,} classes, {told}; {name} has {has}: prepare it again from {known.whole}"
+
+
+def tests_on(name: str, pictures: float) -> bool:
+    """Whether an error of so many pictures can be one of the set called ``name``; a name without files is any."""
+    known = DATASETS.get(name)
+    return (
+        known is None
+        or not (known.folder and known.exact)
+        or known.test - known.test // LEFT_OUT <= pictures <= known.test
+    )

@@ -15,8 +15,10 @@ from repro.data.prepare import prepare
 from repro.data.prepared import load_as
 from repro.datasets import DATASETS, DataSet, unlike
 from repro.experiments import epochs_to, final_error, probe, throughput
+from repro.judging.judge import judge
 from repro.measure import Place, load
 from repro.planning import forecast, plan, reuse
+from repro.store import Measurement, Trial
 
 REGISTRY = registry.load_registry(folders.default_claims())
 PREPARED = sorted(name for name, known in DATASETS.items() if known.folder.startswith("prepared/"))
@@ -203,3 +205,22 @@ def test_a_drawn_set_of_other_counts_is_drawn_again(tmp_path: Path, monkeypatch:
     new = drawn.prepared(tmp_path / "set", SIDE)
     assert (len(old.files["train"]), len(new.files["train"])) == (20, 30)
     assert drawn.prepared(tmp_path / "set", SIDE).digest == new.digest != old.digest
+
+
+@pytest.mark.parametrize(("pictures", "outcome"), [(50_000, "REPRODUCED"), (49_960, "REPRODUCED"), (72, "ERROR")])
+def test_no_verdict_rests_on_other_pictures_than_the_name_promises(pictures: int, outcome: str) -> None:
+    """Records from before a name was held to its set say how many pictures they were tested on, and are held to it."""
+    claim = REGISTRY["lrn-error"]
+    condition = claim.conditions["ilsvrc-2012"]
+    names = [(f"top{k}-error-{view}", gain) for k, gain in ((1, 1.4), (5, 1.2)) for view in ("centre", "ten")]
+    tested = Measurement(name="test-images", value=pictures, unit="images")
+    trials = []
+    for arm, p in condition.arms.items():
+        for seed in condition.seeds:
+            more = {"none": 1, "lrn": 0}[arm]
+            errors = (Measurement(name=name, value=40 + more * gain + seed / 10, unit="%") for name, gain in names)
+            spec = experiments.get("final-error").spec(p, seed)
+            trials.append(Trial(spec=spec, data_digest="d", status="completed", measurements=(*errors, tested)))
+    found = judge(claim, condition, trials, [condition.seeds])
+    assert found.outcome == outcome, found.reason
+    assert (outcome == "ERROR") == ("was tested on 72 pictures, which is not what ilsvrc-2012 has" in found.reason)

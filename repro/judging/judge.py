@@ -4,20 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from repro import experiments
-from repro.experiments import Experiment, Observation, Observed, Planned
-from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend, unit
-from repro.judging.stats import (
-    Estimate,
-    Sample,
-    difference_interval,
-    log_sample,
-    max_interval,
-    mean_interval,
-    proportion_interval,
-    ratio_interval,
-    sample,
-)  # fmt: skip
+from repro import datasets, experiments
+from repro.experiments import Observed, Planned
+from repro.judging import compare
+from repro.judging.compare import Compared
+from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend
+from repro.judging.stats import Estimate
 from repro.spec import Claim, Condition, Expectation, Outcome, expectations
 from repro.store import NO_DATA, Trial
 
@@ -129,7 +121,7 @@ def _verdict(
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
     wanted = expectations(claim, condition.name)
-    compared = [_compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
+    compared = [compare.compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
     if trouble := unknown or _trouble(observed, found.unlike, lost, looks or [condition.seeds]):
         if not begun and found.refused:
@@ -145,11 +137,11 @@ def _verdict(
         return verdict("NOT_TESTED", f"the claim expects nothing under {condition.name}")
     reduced = condition.scale == "reduced"
     level = _Level(alpha, ALPHA / (max(1, len(looks)) + 1), together(wanted, condition))
-    exact = condition.scale == "static"
-    judged = [
-        _judge_one(e, c, reduced, [*observed.undecided, *_silent(e, c, seeds), *([] if exact else _equal(e, c))], level)
-        for e, c in zip(wanted, compared, strict=True)
-    ]
+    judged = []
+    for e, c in zip(wanted, compared, strict=True):
+        alike = [] if condition.scale == "static" else compare.equal(e, c)
+        undecided = [*observed.undecided, *compare.silent(e, c, seeds), *alike]
+        judged.append(_judge_one(e, c, reduced, undecided, level))
     # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
     counted = [j for j in judged if not reduced or j.expectation.null is not None] or judged
     worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
@@ -199,6 +191,8 @@ def _trouble(
     if lost:
         told = [f"{planned.arm}, {planned.role}, seed {planned.spec.seed}" for planned in lost]
         return f"the record of {told[0]}{_more(told)} cannot be used"
+    if wrong := [found for _, _, trial in observed.trials if (found := _other_pictures(trial))]:
+        return wrong[0]
     if observed.missing:
         return f"not complete, missing {observed.missing[0]}{_more(observed.missing)}"
     digests = Counter(trial.data_digest for _, _, trial in observed.trials)
@@ -208,6 +202,15 @@ def _trouble(
             f"trials were run on unlike data: data_digest is {one} for {digests[one]} and {other} for {digests[other]}"
         )
     return _unlike(observed)
+
+
+def _other_pictures(trial: Trial) -> str:
+    """Return that an error was taken of other pictures than the data set of that name has; empty where it was not."""
+    name = str(trial.spec.config.get("dataset"))
+    tested = next((m.value for m in trial.measurements if m.name == "test-images"), None)
+    if tested is None or datasets.tests_on(name, tested):
+        return ""
+    return f"{trial.identity} was tested on {tested:,.0f} pictures, which is not what {name} has"
 
 
 def _more(found: Sequence[str]) -> str:
@@ -246,69 +249,6 @@ def _counted(found: Counter[str]) -> str:
     return " and ".join(f"{value} ({n})" for value, n in sorted(found.items()))
 
 
-class _Compared(NamedTuple):
-    """What an expectation compares: its arms (one or two), the observations of each, and their samples.
-
-    Under a max there is one group a metric, all of the same arm.
-    """
-
-    arms: tuple[str, ...]
-    groups: tuple[tuple[Observation, ...], ...]
-    samples: tuple[Sample, ...]
-    """Empty where an arm has nothing to say."""
-    unit: str
-    evidence: str
-
-    @property
-    def exact(self) -> tuple[bool, ...]:
-        return tuple(all(o.exact for o in group) for group in self.groups)
-
-
-def _compared(e: Expectation, condition: Condition, observed: Observed, experiment: Experiment) -> _Compared:
-    """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
-    arms = (e.of,) if e.over is None else (e.of, e.over)
-    groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
-    told = unit(e, experiment.UNITS)
-    if not all(groups):
-        return _Compared(arms, groups, (), told, experiment.EVIDENCE)
-    make = log_sample if e.statistic == "ratio" else sample
-    samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
-    if condition.scale == "static":
-        samples = tuple(s._replace(variance=0.0) for s in samples)
-    return _Compared(arms, groups, samples, told, experiment.EVIDENCE)
-
-
-def _silent(e: Expectation, compared: _Compared, seeds: Sequence[int]) -> list[str]:
-    """Return which seeds ended without saying what ``e`` asks for: left out, they would choose the rest."""
-    names = [f"{metric} of {arm}" for metric in e.observables for arm in compared.arms]
-    found = []
-    for name, group in zip(names, compared.groups, strict=True):
-        said = {o.seed for o in group}
-        lacks = [str(seed) for seed in seeds if group and seed not in said]
-        found += [f"{name} was not measured with seed {', '.join(lacks)}"] if lacks else []
-    return found
-
-
-def _equal(e: Expectation, compared: _Compared) -> list[str]:
-    """Return whether measurements tell no spread: seeds agree to the last digit by chance, or by a fault."""
-    if e.statistic == "proportion" or not compared.samples or any(s.variance for s in compared.samples):
-        return []
-    return [f"the seeds of {' and of '.join(compared.arms)} agree to the last digit, which tells no spread"]
-
-
-def _estimate(e: Expectation, compared: _Compared, confidence: float) -> Estimate:
-    """Return the estimate of what ``e`` expects; an arm that is not exact leaves its side open."""
-    samples, exact = compared.samples, compared.exact
-    if e.statistic == "value":
-        return mean_interval(samples[0], confidence, exact=exact[0])
-    if e.statistic == "max":
-        return max_interval(samples, confidence, exact=all(exact))
-    if e.statistic == "proportion":
-        return proportion_interval(samples[0], confidence)
-    find = ratio_interval if e.statistic == "ratio" else difference_interval
-    return find(samples[0], samples[1], confidence, of_exact=exact[0], over_exact=exact[1])
-
-
 def _smoke(observed: Observed) -> tuple[Outcome, str]:
     """Return the answer of a smoke condition: whether everything works, and nothing about the claim."""
     for arms in observed.values.values():
@@ -322,11 +262,11 @@ def _smoke(observed: Observed) -> tuple[Outcome, str]:
     return "SMOKE_OK", "everything ran; synthetic or tiny data say nothing about the claim"
 
 
-def _so_far(e: Expectation, compared: _Compared, confidence: float, answer: Outcome) -> Judged:
+def _so_far(e: Expectation, compared: Compared, confidence: float, answer: Outcome) -> Judged:
     """Return an estimate that is shown and counts for nothing."""
     if not compared.samples:
         return Judged(e, None, answer, "nothing to estimate from yet")
-    estimate = _estimate(e, compared, confidence)
+    estimate = compare.estimate(e, compared, confidence)
     return Judged(e, estimate, answer, f"so far {describe(e, estimate, compared.unit, compared.evidence)}")
 
 
@@ -343,9 +283,9 @@ class _Level(NamedTuple):
 
 
 def _judge_one(
-    e: Expectation, compared: _Compared, reduced: bool, undecided: Sequence[str], level: _Level
+    e: Expectation, compared: Compared, reduced: bool, undecided: Sequence[str], level: _Level
 ) -> Judged:  # fmt: skip
-    estimate = _estimate(e, compared, 1 - 2 * level.alpha) if compared.samples else None
+    estimate = compare.estimate(e, compared, 1 - 2 * level.alpha) if compared.samples else None
     if reduced and e.null is None:
         return Judged(e, estimate, "NOT_TESTED", "an absolute value cannot be tested on reduced data")
     unsettled: Outcome = "TREND_UNRESOLVED" if reduced else "INCONCLUSIVE"
@@ -357,7 +297,7 @@ def _judge_one(
     if e.compares and not any(compared.exact):
         return Judged(e, estimate, unsettled, f"both {e.of} and {e.over} have seeds that missed the target")
     decide = trend if reduced else outcome
-    found, words = decide(e, estimate, _estimate(e, compared, 1 - 2 * level.alpha / level.together))
+    found, words = decide(e, estimate, compare.estimate(e, compared, 1 - 2 * level.alpha / level.together))
     for arm, group in zip(compared.arms, compared.groups, strict=e.statistic != "max"):
         if missed := sum(not o.exact for o in group):
             words += f"; {missed} of {_seeds(len(group))} of {arm} missed the target, so that side is open"
@@ -369,14 +309,14 @@ def _judge_one(
     return Judged(e, estimate, found, f"{ours}: {words}")
 
 
-def seeds_that_decide(e: Expectation, compared: _Compared, level: _Level) -> str:
+def seeds_that_decide(e: Expectation, compared: Compared, level: _Level) -> str:
     """Return how many seeds an arm would decide, as one more look, if centre and spread stayed, in words."""
     counts = [s.n for s in compared.samples]
     if min(counts) < 2:
         return "at least 2 seeds an arm are needed to say more"
     for n in range(max(counts) + 1, SEEDS_LOOKED_AHEAD + 1):
         grown = compared._replace(samples=tuple(s._replace(n=n) for s in compared.samples))
-        i, refuting = (_estimate(e, grown, 1 - 2 * level.next_alpha / k) for k in (1, level.together))
+        i, refuting = (compare.estimate(e, grown, 1 - 2 * level.next_alpha / k) for k in (1, level.together))
         if outcome(e, i, refuting)[0] != "INCONCLUSIVE":
             return f"about {n} seeds an arm would decide, if centre and spread stayed as they are"
     return f"no number of seeds up to {SEEDS_LOOKED_AHEAD} would decide, if centre and spread stayed as they are"

@@ -1,0 +1,83 @@
+"""What an expectation compares among what was observed, and the estimate that follows; no verdict yet."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from repro.experiments import Experiment, Observation, Observed
+from repro.judging.rules import unit
+from repro.judging.stats import (
+    Estimate,
+    Sample,
+    difference_interval,
+    log_sample,
+    max_interval,
+    mean_interval,
+    proportion_interval,
+    ratio_interval,
+    sample,
+)  # fmt: skip
+from repro.spec import Condition, Expectation
+
+
+class Compared(NamedTuple):
+    """What an expectation compares: its arms (one or two), the observations of each, and their samples.
+
+    Under a max there is one group a metric, all of the same arm.
+    """
+
+    arms: tuple[str, ...]
+    groups: tuple[tuple[Observation, ...], ...]
+    samples: tuple[Sample, ...]
+    """Empty where an arm has nothing to say."""
+    unit: str
+    evidence: str
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """Of each group, whether all of its values are known, none a bound."""
+        return tuple(all(o.exact for o in group) for group in self.groups)
+
+
+def compared(e: Expectation, condition: Condition, observed: Observed, experiment: Experiment) -> Compared:
+    """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
+    arms = (e.of,) if e.over is None else (e.of, e.over)
+    groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
+    told = unit(e, experiment.UNITS)
+    if not all(groups):
+        return Compared(arms, groups, (), told, experiment.EVIDENCE)
+    make = log_sample if e.statistic == "ratio" else sample
+    samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
+    if condition.scale == "static":
+        samples = tuple(s._replace(variance=0.0) for s in samples)
+    return Compared(arms, groups, samples, told, experiment.EVIDENCE)
+
+
+def silent(e: Expectation, compared: Compared, seeds: Sequence[int]) -> list[str]:
+    """Return which seeds ended without saying what ``e`` asks for: left out, they would choose the rest."""
+    names = [f"{metric} of {arm}" for metric in e.observables for arm in compared.arms]
+    found = []
+    for name, group in zip(names, compared.groups, strict=True):
+        said = {o.seed for o in group}
+        lacks = [str(seed) for seed in seeds if group and seed not in said]
+        found += [f"{name} was not measured with seed {', '.join(lacks)}"] if lacks else []
+    return found
+
+
+def equal(e: Expectation, compared: Compared) -> list[str]:
+    """Return whether measurements tell no spread: seeds agree to the last digit by chance, or by a fault."""
+    if e.statistic == "proportion" or not compared.samples or any(s.variance for s in compared.samples):
+        return []
+    return [f"the seeds of {' and of '.join(compared.arms)} agree to the last digit, which tells no spread"]
+
+
+def estimate(e: Expectation, compared: Compared, confidence: float) -> Estimate:
+    """Return the estimate of what ``e`` expects; an arm that is not exact leaves its side open."""
+    samples, exact = compared.samples, compared.exact
+    if e.statistic == "value":
+        return mean_interval(samples[0], confidence, exact=exact[0])
+    if e.statistic == "max":
+        return max_interval(samples, confidence, exact=all(exact))
+    if e.statistic == "proportion":
+        return proportion_interval(samples[0], confidence)
+    find = ratio_interval if e.statistic == "ratio" else difference_interval
+    return find(samples[0], samples[1], confidence, of_exact=exact[0], over_exact=exact[1])
