@@ -1,12 +1,13 @@
 """Trials on disk: one folder a trial, its record written first and replaced atomically, read without torch.
 
     STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
-                            curve.csv     the raw curve
+                            curve.csv     the raw curve; missed.npz, looked.npz, pictures.npz: see RESULTS
                             checkpoint.pt while the trial can still go on, and .previous the one before
     STORE/plans/<claim>.<condition>.json    the seeds each run asked for, oldest first
+    STORE/bands/<claim>.json                what was expected then: see repro.judging.bands
 
-Records and plans end with a sum of their own content. What does not fit its sum is told and never used; a run that
-needs its place sets it aside as <name>.bad. Links inside a store are not followed.
+Records, plans and bands end with a sum of their own content. What does not fit its sum is told and never used; a run
+that needs its place sets it aside as <name>.bad. Links inside a store are not followed.
 
 The identity digests what decides a trial's outcome (its spec and the data's digest), so the same command
 finds its own work again and two claims share a trial they both need.
@@ -365,7 +366,8 @@ def _looks(path: Path) -> Looks:
 
 
 RESULTS = ("curve.csv", "missed.npz", "looked.npz", "pictures.npz", "record.json")
-"""What a finished trial leaves in its folder; the record last, since it says that the others are there."""
+"""What a finished trial leaves in its folder, where it has that: its curve, which test images it missed, what was seen
+in the network and of which pictures; the record last, since it says that the others are there."""
 
 EVIDENCE = (*(f"trials/*/{name}" for name in RESULTS), "plans/*.json", "bands/*.json")
 """What a report follows from."""
