@@ -185,7 +185,7 @@ def converged(times: dict[str, list[float | None]], epochs_trained: float = 200.
     made = []
     for arm, found in times.items():
         for seed, value in enumerate(found):
-            measured = {"epochs-trained": epochs_trained, "top1-error-centre": 40.0, "test-images": 5e4}
+            measured = {"epochs-trained": epochs_trained, "top1-error-centre": 40.0, "test-images": 15e4}
             if value is not None:
                 measured["epochs-to-converge"] = value
             made.append(
