@@ -32,8 +32,8 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
             left_out.append(f"{trial.identity}: {reason}")
             continue
         same = _there(target, trial.identity) == published
-        pictures = ["pictures.npz"] if _synthetic(trial) else []  # others belong to their data set
-        for name in ("curve.csv", "missed.npz", "looked.npz", *pictures):
+        shown = _synthetic(trial)  # other pictures belong to their data set
+        for name in (n for n in store.RESULTS if n != "record.json" and (shown or n != "pictures.npz")):
             path, to = (store.folder(root, trial.identity) / name for root in (source, target))
             if path.is_file() and not path.is_symlink() and not (same and to.exists()):
                 store.write_atomically(to, path.read_bytes())

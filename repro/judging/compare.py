@@ -38,18 +38,26 @@ class Compared(NamedTuple):
         return tuple(all(o.exact for o in group) for group in self.groups)
 
 
+def groups(e: Expectation, observed: Observed) -> tuple[tuple[Observation, ...], ...]:
+    """Return the observations that ``e`` compares, arm by arm; of each metric, where it names several."""
+    arms = (e.of,) if e.over is None else (e.of, e.over)
+    return tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
+
+
+def samples(e: Expectation, found: Sequence[Sequence[Observation]]) -> tuple[Sample, ...]:
+    """Return the sample of each group, of logarithms for a ratio; none where a group has nothing to say."""
+    make = log_sample if e.statistic == "ratio" else sample
+    return tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in found if all(found))
+
+
 def compared(e: Expectation, condition: Condition, observed: Observed, experiment: Experiment) -> Compared:
     """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
-    arms = (e.of,) if e.over is None else (e.of, e.over)
-    groups = tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
-    told = unit(e, experiment.UNITS)
-    if not all(groups):
-        return Compared(arms, groups, (), told, experiment.EVIDENCE)
-    make = log_sample if e.statistic == "ratio" else sample
-    samples = tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in groups)
+    found = groups(e, observed)
+    known = samples(e, found)
     if condition.scale == "static":
-        samples = tuple(s._replace(variance=0.0) for s in samples)
-    return Compared(arms, groups, samples, told, experiment.EVIDENCE)
+        known = tuple(s._replace(variance=0.0) for s in known)
+    arms = (e.of,) if e.over is None else (e.of, e.over)
+    return Compared(arms, found, known, unit(e, experiment.UNITS), experiment.EVIDENCE)
 
 
 def silent(e: Expectation, compared: Compared, seeds: Sequence[int]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from repro import store
 from repro.judging import judge
-from repro.judging.stats import Estimate, Sample, contrast_interval, log_sample, sample
+from repro.judging.compare import groups, samples
+from repro.judging.stats import Estimate, Sample, contrast_interval
 from repro.spec import Claim, Expectation, Outcome, name_text
 
 CONFIDENCE = 0.9
@@ -77,11 +78,11 @@ def _change(
         return Change(name, a, b, None, "the same trials")
     if one & other:
         return Change(name, a, b, None, f"{len(one & other)} trials are in both: no test of independent runs")
-    samples = [_samples(before.expectation, verdict) for verdict in (old, new)]
-    if not all(samples):
+    both = [_samples(before.expectation, verdict) for verdict in (old, new)]
+    if not all(both):
         return Change(name, a, b, None, "an arm missed its target, or the largest of several is compared: no test")
-    signs = [-1.0 if i % 2 else 1.0 for i in range(len(samples[1]))]
-    found = contrast_interval([*samples[1], *samples[0]], [*signs, *(-sign for sign in signs)], CONFIDENCE)
+    signs = [-1.0 if i % 2 else 1.0 for i in range(len(both[1]))]
+    found = contrast_interval([*both[1], *both[0]], [*signs, *(-sign for sign in signs)], CONFIDENCE)
     ratio = before.expectation.statistic == "ratio"
     if ratio:
         found = found._replace(value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
@@ -93,15 +94,9 @@ def _trials(verdict: judge.Verdict) -> frozenset[str]:
     return frozenset(trial.identity for _, _, trial in verdict.observed.trials)
 
 
-def _samples(e: Expectation, verdict: judge.Verdict) -> list[Sample]:
+def _samples(e: Expectation, verdict: judge.Verdict) -> tuple[Sample, ...]:
     """Return the sample of each arm that ``e`` compares, empty where one cannot be tested."""
-    if e.statistic in ("max", "proportion"):
-        return []
-    make = log_sample if e.statistic == "ratio" else sample
-    found = []
-    for arm in (e.of,) if e.over is None else (e.of, e.over):
-        group = verdict.observed.values.get(e.observables[0], {}).get(arm, ())
-        if not group or not all(o.exact for o in group):
-            return []
-        found.append(make([o.value for o in group], max(o.resolution for o in group)))
-    return found
+    found = groups(e, verdict.observed)
+    if e.statistic in ("max", "proportion") or not all(o.exact for group in found for o in group):
+        return ()
+    return samples(e, found)

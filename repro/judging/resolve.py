@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from repro import experiments
 from repro.datasets import DATASETS
+from repro.experiments import Observed
+from repro.judging import compare
 from repro.judging.power import chances, required_n
 from repro.judging.rules import ALPHA, in_words, together, unit
-from repro.judging.stats import log_sample, proportion_interval, sample
+from repro.judging.stats import proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
 
@@ -61,10 +63,10 @@ def resolves(
     wanted = [] if condition.scale == "smoke" else expectations(claim, condition.name)
     experiment = experiments.get(claim.experiment)
     done = {trial.spec.key: trial for trial in trials}
-    values = experiment.observe(condition.arms, condition.seeds, done).values
+    observed = experiment.observe(condition.arms, condition.seeds, done)
     more = not set(seeds) <= {seed for look in looks for seed in look}
     level = _Level(ALPHA / max(1, len(looks) + more), together(wanted, condition))
-    return [_resolved(e, condition, experiment, values, len(seeds), level) for e in wanted]
+    return [_resolved(e, condition, experiment, observed, len(seeds), level) for e in wanted]
 
 
 class _Level(NamedTuple):
@@ -75,7 +77,7 @@ class _Level(NamedTuple):
 
 
 def _resolved(
-    e: Expectation, condition: Condition, experiment: experiments.Experiment, values: Any, n: int, level: _Level
+    e: Expectation, condition: Condition, experiment: experiments.Experiment, observed: Observed, n: int, level: _Level
 ) -> Resolved:  # fmt: skip
     nothing = Resolved(in_words(e, alone=len(condition.arms) == 1), n, None, "", None, None, None)
     if condition.scale == "static":
@@ -89,7 +91,7 @@ def _resolved(
         return nothing._replace(source="exact, of so many runs", if_true=share, needed=enough)
     if e.statistic == "max":
         return nothing._replace(source="the largest of several has no simple power")
-    sd, floor, source = _spread(e, condition, experiment, values)
+    sd, floor, source = _spread(e, condition, experiment, observed)
     if sd is None:
         return nothing._replace(source=source)
     sds = (sd,) * (1 + e.compares)
@@ -109,14 +111,13 @@ def _resolved(
     return nothing._replace(if_true=if_true, if_null=if_null, needed=needed)
 
 
-def _spread(e: Expectation, condition: Condition, experiment: experiments.Experiment, values: Any) -> _Spread:
+def _spread(e: Expectation, condition: Condition, experiment: experiments.Experiment, observed: Observed) -> _Spread:
     """Return the spread over seeds to plan with and where it is from, or without one, why there is none."""
     ratio = e.statistic == "ratio"
-    make = log_sample if ratio else sample
-    groups = [values.get(e.observables[0], {}).get(arm, ()) for arm in (e.of, e.over) if arm is not None]
+    groups = compare.groups(e, observed)
     if all(len(group) > 1 for group in groups):
         floors = [max(o.resolution for o in group) for group in groups]
-        found = [make([o.value for o in group], floor) for group, floor in zip(groups, floors, strict=True)]
+        found = compare.samples(e, groups)
         sd = math.sqrt(sum(s.variance for s in found) / len(found))
         least = max(floor / (math.exp(s.mean) if ratio else 1) for s, floor in zip(found, floors, strict=True))
         return _Spread(sd or None, least, "measured" if sd else "seeds agree to the last digit")
