@@ -11,8 +11,15 @@ LEVELS = "intervals are 90% unless another level is given: a higher one where se
 
 
 def number_text(value: float) -> str:
-    """Return a known number: whole ones in full with thousands apart, others to six digits."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.6g}"
+    """Return a known number: whole ones in full with thousands apart, others to four digits, without an exponent.
+
+    Only what is smaller than 0.00001 has one.
+    """
+    if value == int(value):
+        return f"{value:,.0f}"
+    if abs(value) < 1e-5:
+        return f"{value:.4g}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
 
 
 def estimate_texts(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:

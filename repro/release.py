@@ -1,11 +1,15 @@
 """What the released 2012 source and its lab notes say, each fact once, with the file that says it.
 
-Source: the source code and settings published by the Computer History Museum (AlexNet-Source-Code at 2f8b81f). The
+Source: the source code and settings published by the Computer History Museum, see ``RELEASE``. The
 notes at the foot of each ``layers/layer-params-*.cfg`` log how that network was trained and what it scored. A fact
 without a value is one that the paper states and the release does not hold.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+RELEASE = "github.com/computerhistory/AlexNet-Source-Code at 2f8b81f, published by the Computer History Museum"
+"""What every fact is from, as a reader could find it."""
 
 
 class Fact(NamedTuple):
@@ -58,3 +62,8 @@ FACTS = {
     "ilsvrc-validation-images": Fact(None, "images", _NOWHERE),
     "ilsvrc-test-images": Fact(None, "images", _NOWHERE),
 }
+
+
+def files(facts: Iterable[str]) -> list[str]:
+    """Return the files of the release that hold the facts of these names, each once. Raises KeyError for no fact."""
+    return list(dict.fromkeys(FACTS[name].file for name in facts))

@@ -13,7 +13,7 @@ from typing import Any
 
 import made_up
 import pytest
-from made_up import CLAIMS
+from made_up import CLAIMS, REPORTS
 
 from repro import folders, registry
 from repro.report import page, summary
@@ -137,10 +137,11 @@ def test_every_claim_is_there(browser: Any, path: Path) -> None:
     assert ids <= set(browser.execute_script(script, "article h3"))
 
 
+@pytest.mark.parametrize("committed", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_is_cut_off(browser: Any, path: Path, width: int) -> None:
+def test_nothing_is_cut_off(browser: Any, path: Path, width: int, committed: bool) -> None:
     """Neither on a phone nor on a desk does text leave the window or a figure, or the page scroll sideways."""
-    opened(browser, path, width=width)
+    opened(browser, REPORTS / "index.html" if committed else path, width=width)
     for unfold in (False, True):
         if unfold:
             browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
 
 from repro import cli, registry, spec, store
+from repro.release import RELEASE
 from repro.report import looked, page, sections, summary, svg, tables
 from repro.store import Measurement, StoreError, Trial
 
@@ -166,7 +167,69 @@ def test_where_the_paper_contradicts_itself_is_told_at_the_top() -> None:
     assert "claims tested, none by training: " in top
     assert "all 41 quantitative statements, as 46 claims, and 6 questions" in top
     assert "another version of this program" not in top
-    assert "run by another version of this program than the one that made this page" in text[len(top) :]
+    assert text[len(top) :].count("run by another version of this program than the one that made this report") == 1
+
+
+def test_what_is_known_says_why_it_came_out_so() -> None:
+    """Beside a number without chance stands what explains it, not the number again; a recorded one names its file."""
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    why = {claim["id"]: sections.why(claim) for claim in found["claims"]}
+    assert why["conv1-places"].startswith("(224 - 11) / 4 + 1 is 54.25")
+    assert (
+        why["weighted-layers"]
+        == "it could hardly have come out otherwise: our network was written down from this sentence"
+    )
+    assert why["validation-from-test"].endswith("so it is not contradicted rather than shown")
+    assert why["relu-speedup"] == next(c["reason"] for c in found["claims"] if c["id"] == "relu-speedup")
+    text = page.render(found, REPORTS)
+    alpha = text.split('<h3 id="lrn-constants">')[1].split("</article>")[0]
+    assert "0.00002" in alpha
+    assert "recorded in layer.py" in alpha
+    assert RELEASE in text
+
+
+def test_questions_are_not_put_into_the_papers_mouth() -> None:
+    """What readers ask is told as asked: neither the number nor the sentence is the paper's."""
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    told = {claim["id"]: claim for claim in found["claims"]}
+    assert "where the question says > 10.8" in told["runner-up-gap"]["reason"]
+    assert "+135,616 from the expected 60,965,224" in told["other-alexnets"]["reason"]
+    for claim in found["claims"]:
+        if not claim["statements"]:
+            assert "the published" not in claim["reason"]
+
+
+def test_the_first_run_of_a_newcomer_is_told_at_the_top(tmp_path: Path, claim: spec.Claim) -> None:
+    """A page of synthetic pictures alone says so, with the way to what was run, and nothing of what has no chance."""
+    made_up.condition(tmp_path, claim, "smoke", {"relu": [6.0, 6.1], "tanh": [9.0, 9.1]})
+    top = rendered(tmp_path, claim).split('id="verdicts">')[0]
+    assert 'says nothing about the paper: <a href="#relu-speedup-smoke">' in top
+    assert "SMOKE_OK" in top
+    assert "has no chance in it" not in top
+
+
+def test_what_has_no_result_is_told_at_the_top(filled: Path, claim: spec.Claim) -> None:
+    """A condition that was begun and not finished is in the heading, and its row has neither an empty value nor n."""
+    store.add_look(filled, claim.id, "cifar10-18pct", (0, 1))
+    text = rendered(filled, claim)
+    assert "Begun, and without a result, because a trial failed or is missing: " in text.split('id="verdicts">')[0]
+    row = text.split('<table class="cards" id="overview"')[1].split("</table>")[0]
+    assert "not complete, missing" in row
+    assert "()" not in row
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [(("cifar10-19pct", "cifar10-modern-19pct"), True), (("cifar10-19pct", "cifar10-modern-18pct"), False)],
+)
+def test_recipes_are_held_responsible_where_nothing_else_differs(
+    tmp_path: Path, claim: spec.Claim, names: tuple[str, str], same: bool
+) -> None:  # fmt: skip
+    """Two conditions of one net and data, of another recipe and outcome: it is said; not of two nets."""
+    for name, slower in zip(names, (36.0, 7.0), strict=True):
+        times = {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [slower + x / 10 for x in range(5)]}
+        made_up.condition(tmp_path, claim, name, times)
+    assert ("the recipe makes the difference" in rendered(tmp_path, claim)) is same
 
 
 def test_tested_claims_come_first(filled: Path) -> None:

@@ -187,22 +187,28 @@ def test_what_cannot_be_opened_stops_no_report(filled: Path, place: str) -> None
 
 def test_units_stand_behind_numbers() -> None:
     """The paper's numbers and ours are told with their unit, words and inequalities as a reader says them."""
-    expected = {"published_text": "<= 0.01", "unit": "fraction of the parameters"}
-    assert tables.published(expected) == "≤ 0.01 of the parameters"
-    assert tables.published({"published_text": "6", "unit": "ratio"}) == "6 times"
-    assert tables.published({"published_text": "37.5", "unit": "%"}) == "37.5%"
-    assert tables.published({"published_text": "slightly less time", "unit": "ratio"}) == "slightly less time"
-    known = {"value": 60965224.0, "low": 60965224.0, "high": 60965224.0, "evidence": "computed", "n": [1]}
+    said = {
+        text: tables.published({"published_text": text, "unit": unit, "asked": asked})
+        for text, unit, asked in (
+            ("<= 0.01", "fraction of the parameters", False), ("6", "ratio", False), ("37.5", "%", False),
+            ("slightly less time", "ratio", False), ("> 10.8", "points", True), ("much slower", "ratio", True),
+        )
+    }  # fmt: skip
+    assert list(said.values()) == [
+        "≤ 0.01 of the parameters", "6 times", "37.5%", "slightly less time", "asked: > 10.8 points", "much slower",
+    ]  # fmt: skip
+    known = {"value": 60965224.0, "low": 60965224.0, "high": 60965224.0, "evidence": "computed", "n": [1], "files": []}
     assert (tables.value(known | {"unit": "parameters"}), tables.spread(known)) == ("60,965,224 parameters", "computed")
+    assert tables.spread(known | {"evidence": "recorded", "files": ["a.cfg", "b.py"]}) == "recorded in a.cfg, b.py"
 
 
 def test_ours_has_a_unit_where_the_papers_words_have_none() -> None:
     """Beside words a number needs its unit, and a share is told in percent too; beside a number it goes without."""
     found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
     ours = {c["id"]: [tables.ours_in_full(e) for e in tables.headline(c)["estimates"]] for c in found["claims"]}
-    assert ours["training-time"] == ["0.297252 of the peak (29.7%), computed"]
-    assert ours["conv-parameter-share"] == ["0.0145184 of the parameters (1.45%), computed"]
-    assert ours["colour-noise-scale"] == ["819.762 levels of 0..255, computed"]
+    assert ours["training-time"] == ["0.2973 of the peak (29.7%), computed"]
+    assert ours["conv-parameter-share"] == ["0.01452 of the parameters (1.45%), computed"]
+    assert ours["colour-noise-scale"] == ["819.8 levels of 0..255, computed"]
     assert ours["parameters"] == ["60,965,224 computed"]
     spread = {"value": 0.9, "low": 0.8, "high": 1.0, "n": [3, 3], "confidence": 0.95, "unit": "ratio"}
     assert tables.ours_in_full(spread | {"published_text": "less time"}) == "0.900 times [0.800, 1.000], 95%, n=3+3"
@@ -319,7 +325,8 @@ def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -
     text = page.render(found, REPORTS)
     assert f"{len(hollow)} could hardly have come out otherwise" in text
     assert f"and {sections.blocked(found)} cannot be, with what is public" in text
-    assert text.count("It could hardly have come out otherwise: ") == len(hollow)
+    assert text.count('soft">It could hardly have come out otherwise: ') == len(hollow)
+    assert text.count('data-label="Why">It could hardly have come out otherwise: ') == len(hollow)
 
 
 def test_error_rates_are_those_of_the_simulation(filled: Path, claim: spec.Claim) -> None:

@@ -120,18 +120,18 @@ def _verdict(
         return verdict("NOT_TESTED", _untested(condition, len(seeds)))
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
-    wanted = expectations(claim, condition.name)
+    wanted, asked = expectations(claim, condition.name), not claim.statements
     compared = [compare.compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
     if trouble := unknown or _trouble(observed, found.unlike, lost, looks or [condition.seeds]):
         if not begun and found.refused:
             trouble += f"; unusable records of the store may be of it: {len(found.refused)}"
         broken = _broken(condition)
-        judged = [_so_far(e, c, 1 - 2 * alpha, broken) for e, c in zip(wanted, compared, strict=True)]
+        judged = [_so_far(e, c, 1 - 2 * alpha, broken, asked=asked) for e, c in zip(wanted, compared, strict=True)]
         return verdict(broken, "; ".join([trouble, *(j.reason for j in judged[:1])]), judged)
     if condition.scale == "smoke":
         answer, reason = _smoke(observed)
-        judged = [_so_far(e, c, 1 - 2 * alpha, answer) for e, c in zip(wanted, compared, strict=True)]
+        judged = [_so_far(e, c, 1 - 2 * alpha, answer, asked=asked) for e, c in zip(wanted, compared, strict=True)]
         return verdict(answer, reason, [j._replace(reason=reason) for j in judged])
     if not wanted:
         return verdict("NOT_TESTED", f"the claim expects nothing under {condition.name}")
@@ -141,7 +141,7 @@ def _verdict(
     for e, c in zip(wanted, compared, strict=True):
         alike = [] if condition.scale == "static" else compare.equal(e, c)
         undecided = [*observed.undecided, *compare.silent(e, c, seeds), *alike]
-        judged.append(_judge_one(e, c, reduced, undecided, level))
+        judged.append(_judge_one(e, c, undecided, level, reduced=reduced, asked=asked))
     # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
     counted = [j for j in judged if not reduced or j.expectation.null is not None] or judged
     worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
@@ -262,12 +262,13 @@ def _smoke(observed: Observed) -> tuple[Outcome, str]:
     return "SMOKE_OK", "everything ran; synthetic or tiny data say nothing about the claim"
 
 
-def _so_far(e: Expectation, compared: Compared, confidence: float, answer: Outcome) -> Judged:
+def _so_far(e: Expectation, compared: Compared, confidence: float, answer: Outcome, *, asked: bool) -> Judged:
     """Return an estimate that is shown and counts for nothing."""
     if not compared.samples:
         return Judged(e, None, answer, "nothing to estimate from yet")
     estimate = compare.estimate(e, compared, confidence)
-    return Judged(e, estimate, answer, f"so far {describe(e, estimate, compared.unit, compared.evidence)}")
+    ours = describe(e, estimate, compared.unit, compared.evidence, asked=asked)
+    return Judged(e, estimate, answer, f"so far {ours}")
 
 
 class _Level(NamedTuple):
@@ -283,13 +284,15 @@ class _Level(NamedTuple):
 
 
 def _judge_one(
-    e: Expectation, compared: Compared, reduced: bool, undecided: Sequence[str], level: _Level
+    e: Expectation, compared: Compared, undecided: Sequence[str], level: _Level, *, reduced: bool, asked: bool
 ) -> Judged:  # fmt: skip
     estimate = compare.estimate(e, compared, 1 - 2 * level.alpha) if compared.samples else None
     if reduced and e.null is None:
         return Judged(e, estimate, "NOT_TESTED", "an absolute value cannot be tested on reduced data")
     unsettled: Outcome = "TREND_UNRESOLVED" if reduced else "INCONCLUSIVE"
-    ours = describe(e, estimate, compared.unit, compared.evidence) if estimate else "nothing to compare"
+    ours = "nothing to compare"
+    if estimate:
+        ours = describe(e, estimate, compared.unit, compared.evidence, asked=asked)
     if undecided:
         return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
     if estimate is None:
@@ -303,7 +306,7 @@ def _judge_one(
             words += f"; {missed} of {_seeds(len(group))} of {arm} missed the target, so that side is open"
     value = e.published_value
     if value is not None and not reduced and not estimate.low <= value <= estimate.high and not known(estimate):
-        words += f"; the published {value:g} itself lies outside the interval"
+        words += f"; the {'expected' if asked else 'published'} {value:g} itself lies outside the interval"
     if found == "INCONCLUSIVE":
         words += f"; {seeds_that_decide(e, compared, level)}"
     return Judged(e, estimate, found, f"{ours}: {words}")

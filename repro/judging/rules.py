@@ -124,10 +124,11 @@ def trend(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str
     return "TREND_UNRESOLVED", "on reduced data no direction can be told"
 
 
-def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str) -> str:
+def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str, *, asked: bool = False) -> str:
     """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the published 6``.
 
     ``unit``: of the value, as ``unit`` returns it; times, and what the expectation is named for, goes without saying.
+    ``asked``: the paper does not say it; it is a question that its readers ask.
     """
     shown = "" if unit == "ratio" or unit in in_words(e) else unit
     if known(estimate):
@@ -136,13 +137,16 @@ def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str) -> st
         number, spread = sentence_texts(*estimate)
         text = f"{in_full(number, estimate.value, shown)} ({spread})"
     if e.published_value:
-        ratio = estimate.value / e.published_value
-        beside = f"{_times(ratio)} the published"
-        if known(estimate) and 0 < abs(ratio - 1) < 0.005:  # where that rounds to 1, what sets the two apart
-            beside = f"{estimate.value - e.published_value:+,.4g} from the published"
+        ratio, whose = estimate.value / e.published_value, "expected" if asked else "published"
+        if known(estimate) and ratio == 1:
+            return f"{text}, as {whose}"
+        beside = f"{_times(ratio)} the {whose}"
+        if known(estimate) and abs(ratio - 1) < 0.005:  # where that rounds to 1, what sets the two apart
+            more = estimate.value - e.published_value
+            beside = f"{'+' if more > 0 else ''}{number_text(more)} from the {whose}"
         return f"{text}, {beside} {published_text(e)}"
     said = f"“{e.published.words}”" if e.published.words else published_text(e)
-    return f"{text}, where the paper says {said}"
+    return f"{text}, where {'the question says' if asked else 'the paper says'} {said}"
 
 
 def unit(e: Expectation, units: Mapping[str, str]) -> str:

@@ -53,7 +53,7 @@ def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -
                 [curve.epochs[j] for j in shown], [curve.error[j] for j in shown], color=colour, linewidth=1.2,
                 linestyle=(0, dashes) if dashes else "-", label=None if i else f"{arm} (n = {len(own)})", clip_on=False,
             )  # fmt: skip
-    low = max(min(min(curve.error) for curve in curves), 1e-4)
+    low = min(max(min(min(curve.error) for curve in curves), 1e-4), 0.65)  # no less than two ticks
     if target is not None:
         low = min(low, target) * 0.9  # room for the target's name
         ax.axhline(target, color=INK, linewidth=0.8, alpha=0.6)
@@ -63,8 +63,8 @@ def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -
         )  # fmt: skip
     ax.legend(loc="upper right")
     ax.set_yscale("log")
-    ax.set(xlabel="epochs", ylabel="training error (log scale)", xlim=(0, None), ylim=(low * 0.97, None))
-    _log_ticks(ax, "y", (0.001, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), low * 0.98, 1.0,
+    ax.set(xlabel="epochs", ylabel="training error (log scale)", xlim=(0, None), ylim=(low * 0.97, 1))
+    _log_ticks(ax, "y", (0.001, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), low * 0.97, 1.0,
                percent=True)  # fmt: skip
     return ax
 
@@ -87,7 +87,7 @@ def learning_rates(tried: Sequence[Tried], ax: Axes, *, unit: str) -> Axes:
         ax.plot([one.rate for one in reached], [one.result for one in reached], marker=marker, color=colour,
                 linewidth=1.2, markersize=5, clip_on=False, linestyle=(0, dashes) if dashes else "-",
                 label=f"{arm} ({len(own)} rates)")  # fmt: skip
-        ax.plot([one.rate for one in lost], [one.result for one in lost], linestyle="none", marker="^",
+        ax.plot([one.rate for one in lost], [one.result for one in lost], linestyle="none", marker=marker,
                 markerfacecolor="none", color=colour, clip_on=False)  # fmt: skip
         best = [one for one in own if one.chosen]
         ax.plot([one.rate for one in best], [one.result for one in best], linestyle="none", marker="o", markersize=11,

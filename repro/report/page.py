@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from repro import numbers
+from repro.release import RELEASE
 from repro.report import against, looked, plots, sections, tables
 
 HERE = Path(__file__).parent
@@ -29,7 +30,7 @@ SEVERAL_PROCESSES_FROM = 1000
 
 CAPTIONS = (
     "Running training error of every scored seed: the mean over one epoch’s batches, so lines begin after the first.",
-    "The search of each arm’s learning rate, one seed. Ringed: the rate that was scored; triangles: given up there.",
+    "The search of each arm’s learning rate, one seed. Ringed: the rate scored; hollow: given up, at the time to beat.",
 )
 
 
@@ -72,7 +73,9 @@ def render(
         in_words=sections.in_words, others_run=sections.others_run, error_rates=sections.ERROR_RATES,
         known_errata=sum(bool(c["known"]) for c in summary["claims"] if c["id"] in summary["errata"]),
         asserted=sum(bool(claim["statements"]) for claim in summary["claims"]), linked=linked,
-        untrained=sections.untrained(summary), benchmarks=linked and (root / "bench").is_dir(),
+        untrained=sections.untrained(summary), stale=sections.stale_text(summary), days=sections.days(summary),
+        unfinished=sections.unfinished(summary), synthetic=sections.synthetic(summary), why=sections.why,
+        only_the_recipe=sections.only_the_recipe, release=RELEASE, benchmarks=linked and (root / "bench").is_dir(),
         changes=changes, changes_told=against.told(changes, summary) if changes is not None else "",
     )  # fmt: skip
 

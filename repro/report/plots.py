@@ -68,7 +68,7 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
 
 
 def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[str]:
-    """Return the condition's training error against epochs, one line a scored seed; nothing without curves."""
+    """Return the condition's training error against epochs, one line a scored seed; nothing without such lines."""
     from repro.report import svg
     from repro.report.figures import Curve, training_error
 
@@ -79,6 +79,8 @@ def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -
             continue
         widest = max(row["window"] for row in rows)
         whole = [row for row in rows if row["window"] == widest]
+        if len(whole) < 2:
+            continue  # a training of one epoch is a point, and no line
         error = [row["error"] for row in whole]
         found.append(Curve(trial["arm"], trial["seed"], [row["epochs"] for row in whole], error))
     if not found:
@@ -100,7 +102,7 @@ def _reached(condition: Mapping[str, Any]) -> list[str]:
 
 
 def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
-    """Return the search of the learning rate, where there was one: a rate given up stands at how far it was tried."""
+    """Return the search of the learning rate, where there was one: one given up stands at the time it had to beat."""
     from repro.report import svg
     from repro.report.figures import Tried, learning_rates
 

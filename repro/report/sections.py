@@ -123,6 +123,48 @@ def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def synthetic(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the claims that were run on synthetic pictures, each with that condition: they show the machinery."""
+    found = ((claim, c) for claim in summary["claims"] for c in claim["conditions"])
+    return [(claim, c) for claim, c in found if c["scale"] == "smoke" and c["trials"]]
+
+
+def unfinished(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the claims that a run was begun for whose condition came out ERROR, each with it."""
+    return [(claim, c) for claim in summary["claims"] for c in claim["conditions"] if c["outcome"] == "ERROR"]
+
+
+def only_the_recipe(group: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether conditions of a claim, as ``beside`` found them, differ in their recipe alone, and in their outcome."""
+    conditions = [one["condition"] for one in group]
+    alike = {(c["dataset"], c["parameters"]["net"]) for c in conditions}
+    recipes, outcomes = {c["protocol"] for c in conditions}, {c["outcome"] for c in conditions}
+    return len(alike) == 1 and len(recipes) == len(conditions) and len(outcomes) > 1
+
+
+def days(summary: Mapping[str, Any]) -> str:
+    """Return the days on which the trials shown were begun, the first and the last; empty where there is none."""
+    found = sorted(t["started"][:10] for claim in summary["claims"] for c in claim["conditions"] for t in c["trials"])
+    return "" if not found else found[0] if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+
+
+def why(claim: Mapping[str, Any]) -> str:
+    """Return what an overview says of an outcome beside the numbers: of what had no chance in it, why it came out so.
+
+    Where the claim file explains the outcome, that; otherwise the band and its reason. Of what is measured, or was not
+    tested, the judge's reason.
+    """
+    headline = tables.headline(claim)
+    if claim["outcome"] not in DECIDED or headline["evidence"] not in ARITHMETIC:
+        return str(claim["reason"])
+    if claim["known"]:
+        return str(claim["known"]["because"])
+    if claim["by_construction"]:
+        return f"it could hardly have come out otherwise: {claim['by_construction']}"
+    shown = tables.overview(headline)[0][0]
+    return f"{shown['accept_text']} counts as that: {shown['because']}"
+
+
 def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """Return what ``beside`` found, the conditions of one claim together."""
     groups: dict[str, list[Mapping[str, Any]]] = {}

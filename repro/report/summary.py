@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, datasets, experiments, store
+from repro import __version__, datasets, experiments, release, store
 from repro.experiments import Observed
 from repro.judging import bands, paired, resolve
 from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
@@ -170,14 +170,14 @@ def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[st
         "note": condition.note,
         "blocked": condition.blocked,
         "parameters": shared | {"net": getattr(condition.any_arm, "net", None)},
-        "expected": [_expected(e, experiment, alone=alone) for e in expectations(claim, name)],
+        "expected": [_expected(e, claim, alone=alone) for e in expectations(claim, name)],
         "seeds": list(verdict.seeds),
         "seeds_in_claim": list(condition.seeds),
         "looks": verdict.looks,
         "command": _command(claim, name, verdict),
         "deviations": [d.model_dump() for d in condition.deviations],
         "resolves": [],
-        "estimates": [_estimate(j, experiment, verdict.observed, root, alone=alone) for j in verdict.judged],
+        "estimates": [_estimate(j, claim, verdict.observed, root, alone=alone) for j in verdict.judged],
         "trials": [_trial(arm, role, trial) for arm, role, trial in verdict.observed.trials],
         "stale": sum(t.environment.get("code_digest") != code_digest() for _, _, t in verdict.observed.trials),
         "environments": _environments([t for _, _, t in verdict.observed.trials]),
@@ -199,9 +199,11 @@ def _command(claim: Claim, name: str, verdict: Verdict) -> str:
     return f"repro run claim {claim.id} --condition {name}{seeds}{data}"
 
 
-def _expected(e: Expectation, experiment: experiments.Experiment, *, alone: bool) -> dict[str, Any]:
-    """Return what the paper leads us to expect, before anything is run."""
+def _expected(e: Expectation, claim: Claim, *, alone: bool) -> dict[str, Any]:
+    """Return what the paper, or who asks, leads us to expect, before anything is run."""
+    experiment = experiments.get(claim.experiment)
     return {
+        "asked": not claim.statements,
         "name": name_text(e),
         "words": in_words(e, alone=alone),
         "published": e.published_value,
@@ -215,11 +217,12 @@ def _expected(e: Expectation, experiment: experiments.Experiment, *, alone: bool
 
 
 def _estimate(
-    judged: Judged, experiment: experiments.Experiment, observed: Observed, root: Path, *, alone: bool
-) -> dict[str, Any]:
+    judged: Judged, claim: Claim, observed: Observed, root: Path, *, alone: bool
+) -> dict[str, Any]:  # fmt: skip
     e, i = judged.expectation, judged.estimate
     pair = paired.difference(e, observed, root)
-    return _expected(e, experiment, alone=alone) | {
+    evidence = experiments.get(claim.experiment).EVIDENCE
+    return _expected(e, claim, alone=alone) | {
         "value": i.value if i else None,
         "low": i.low if i else None,
         "high": i.high if i else None,
@@ -227,7 +230,8 @@ def _estimate(
         "confidence": i.confidence if i else None,
         "per_seed": _per_seed(e, observed),
         "paired": paired.sentence(pair) if pair else None,
-        "evidence": experiment.EVIDENCE,
+        "evidence": evidence,
+        "files": release.files(e.metrics) if evidence == "recorded" else [],
         "outcome": judged.outcome,
         "reason": judged.reason,
     }

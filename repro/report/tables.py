@@ -39,9 +39,11 @@ def ours_in_full(estimate: Mapping[str, Any]) -> str:
 
 
 def published(expected: Mapping[str, Any]) -> str:
-    """Return what the paper says with its unit; words stand as they are."""
+    """Return what the paper says with its unit, or what is asked where readers ask it; words stand as they are."""
     text: str = expected["published_text"]
-    return text if _in_words(expected) else with_unit(signs(text), expected["unit"])
+    if _in_words(expected):
+        return text
+    return f"{'asked: ' if expected['asked'] else ''}{with_unit(signs(text), expected['unit'])}"
 
 
 def _in_words(expected: Mapping[str, Any]) -> bool:
@@ -57,10 +59,12 @@ def value(estimate: Mapping[str, Any]) -> str:
 
 
 def spread(estimate: Mapping[str, Any]) -> str:
-    """Return how well our value is known: its interval and n, or that it is computed or recorded."""
+    """Return how well our value is known: its interval and n, or that it is computed, or recorded, and where."""
     if estimate["value"] is None:
         return ""
-    return str(estimate["evidence"]) if _known(estimate) else sentence_texts(*_interval(estimate))[1]
+    if not _known(estimate):
+        return sentence_texts(*_interval(estimate))[1]
+    return f"{estimate['evidence']} in {', '.join(files)}" if (files := estimate["files"]) else estimate["evidence"]
 
 
 def _known(estimate: Mapping[str, Any]) -> bool:
