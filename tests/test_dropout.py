@@ -78,7 +78,7 @@ def test_a_mask_by_plain_integers(shape: tuple[int, ...], step: int, first: int)
     assert found.flatten(1).tolist() == by_hand
 
 
-# Trials lie under identities that say so (``WITH_DROPOUT``): raise those before writing down another digest.
+# Trials lie under identities that say so (``final_error.changes``): raise those before writing down another digest.
 GOLDEN = "fdc7b04090c2d2f8"
 
 

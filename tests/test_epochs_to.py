@@ -238,7 +238,7 @@ def test_an_arm_that_no_rate_serves_gets_a_wider_grid_and_no_number():
     assert found.values["epochs-to"]["tanh"] == ()
     assert {p.arm for p in ended if p.role == "scoring"} == {"relu"}
     assert found.undecided == (
-        "tanh reached the target at none of 11 learning rates from 0.000625 to 0.64, each tried for up to 60 epochs",
+        "tanh reached the target at none of 11 learning rates from 0.000625 to 0.64, given up after 60 epochs",
     )
     assert found.missing == found.failed == ()
 

@@ -177,6 +177,18 @@ def test_the_papers_schedule_ends_by_itself(
     assert trial.value("epochs-to-converge") == trial.value("epochs-trained") == 5  # the first, and one a rate
 
 
+@pytest.mark.parametrize(("schedule", "same"), [("plateau", False), ("released", True)])
+def test_colour_noise_ends_where_the_notes_say_and_only_by_their_schedule(
+    pictures: Pictures, schedule: str, same: bool
+) -> None:
+    """At three quarters of the released epochs it is over; the rule of the text has no such number."""
+    net = Network(parameters(protocol="code", schedule=schedule, epochs=100.0), pictures, 0, "resident")
+    window = next(iter(net.loader.train(0)))
+    late = 75 * net.per_epoch
+    assert torch.equal(net.input((window, late)), net.plain(window, late)) is same
+    assert not torch.equal(net.input((window, 0)), net.plain(window, 0))
+
+
 def test_the_synthetic_set_comes_as_files_of_any_size(tmp_path: Path) -> None:
     """Both halves are drawn as JPEG files at the stored size, once; in memory and from files they have one mean."""
     found = load("final-error", parameters(stored=36), Place(None, tmp_path))

@@ -1,6 +1,7 @@
 """The recipe of 2012: update rule, crops, colour noise, ten views."""
 
 import itertools
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from repro.training import schedule, views
+from repro.training.recipe import Recipe
 from repro.training.sgd2012 import SGD2012, groups_2012
 
 
@@ -73,6 +75,18 @@ def test_biases_learn_twice_as_fast_without_decay() -> None:
     assert (len(weights["params"]), len(biases["params"])) == (2, 2)
     assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.0005)
     assert (biases["lr"], biases["weight_decay"]) == (0.02, 0.0)
+
+
+@pytest.mark.parametrize(("net", "at_the_end"), [("alexnet", 0.1), ("conv-local-13pct", 1.0)])
+def test_rates_of_biases_fall_once_or_never(net: str, at_the_end: float) -> None:
+    """Of AlexNet's biases the released rate fell once; of the CIFAR-10 net's the weights' rate alone was lowered."""
+    model = nn.Sequential(OrderedDict(conv2=nn.Conv2d(3, 4, 3)))
+    recipe = Recipe(model, net=net, protocol="code", rate=0.01, weight_decay=0.0, kind="released")
+    recipe.set_rates(0.99)
+    weights, biases = (next(g["lr"] for g in recipe.optimizer.param_groups if g["role"] == r) for r in ("all", "bias"))
+    assert biases == pytest.approx(0.02 * at_the_end)
+    assert weights == pytest.approx(0.01 * recipe.released.factor(0.99))
+    assert weights < 0.001
 
 
 def test_bad_settings_are_refused() -> None:

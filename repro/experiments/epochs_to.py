@@ -8,7 +8,7 @@ side for all arms alike, and on both sides where an arm reached the target at no
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Literal, NamedTuple
 
@@ -253,7 +253,7 @@ def _undecided(
     ends = (state.rates[0], state.rates[-1])
     span = f"{len(state.rates)} learning rates from {ends[0]:g} to {ends[1]:g}"
     none = [
-        f"{arm} reached the target at none of {span}, each tried for up to {p.max_epochs:g} epochs"
+        f"{arm} reached the target at none of {span}, {_tried(state.tried[arm].values(), p.max_epochs)}"
         for arm, p in arms.items()
         if state.best(arm) is None
     ]
@@ -268,3 +268,10 @@ def _undecided(
         if any(o.value < 10 / p.checks_per_epoch for o in values[arm])
     ]
     return (*none, *edge, *coarse)
+
+
+def _tried(trials: Iterable[Trial], most: float) -> str:
+    """Return how long rates were tried that all missed the target: ``given up after 12.0 to 100 epochs``."""
+    told = [next((m.value for m in t.measurements if m.name == TRAINED), t.limit or most) for t in trials]
+    ends = dict.fromkeys(f"{epochs:.3g}" for epochs in (min(told), max(told)))
+    return f"given up after {' to '.join(ends)} epochs"

@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from repro import paper
+from repro.datasets import DATASETS
 from repro.experiments import (
     CommonParameters,
     Observation,
     Observed,
     Planned,
+    Shown,
     decisive,
     every,
     observe_each,
@@ -26,9 +28,7 @@ from repro.store import Trial, TrialSpec
 
 NAME = "final-error"
 NUMERICS = 1
-WITH_DROPOUT = 2
-"""The numerics of a trial whose network has dropout: since 2 its masks are counted (``repro.models.dropout``), before
-they were drawn from torch's generator. All other trials compute what they always did, so their records stay valid."""
+"""Of a trial that computes what it always did; ``changes`` are added."""
 
 EVIDENCE = "measured"
 TIMED = False
@@ -44,6 +44,9 @@ UNITS = {
     CONVERGED: "epochs",  # under the schedule `plateau`: until its last drop of the rate no longer helps
 }
 VIEWED = ("top1-error", "top5-error")
+CHANCE_MARGIN = 2.0
+"""In points: a training error so close to chance is of a network that has not begun to learn."""
+
 EPOCH = 1 / math.sqrt(12)
 """The standard deviation, in epochs, of a time that is read once an epoch."""
 
@@ -102,10 +105,20 @@ def has_dropout(parameters: Parameters) -> bool:
     return parameters.net == "batch-norm-clone" or (parameters.dropout and parameters.net in ("alexnet", "alexnet-32"))
 
 
+def changes(p: Parameters) -> int:
+    """Return how many changes touched an arm's training: its numerics rise by them, and only its own records fall.
+
+    Dropout's masks are counted (``repro.models.dropout``), and once were drawn from torch's generator. Under `code`,
+    the colour noise of `plateau` once ended where the notes of another schedule have it, and the biases of
+    conv-local-13pct fell with its weights.
+    """
+    notes = p.protocol == "code" and (p.schedule == "plateau" or p.net == "conv-local-13pct")
+    return has_dropout(p) + notes
+
+
 def spec(parameters: Parameters, seed: int) -> TrialSpec:
     """Return the spec of one trial."""
-    numerics = WITH_DROPOUT if has_dropout(parameters) else NUMERICS
-    return TrialSpec(experiment=NAME, numerics=numerics, config=decisive(parameters), seed=seed)
+    return TrialSpec(experiment=NAME, numerics=NUMERICS + changes(parameters), config=decisive(parameters), seed=seed)
 
 
 def epochs(arms: Mapping[str, Parameters]) -> dict[str, float]:
@@ -126,11 +139,12 @@ def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: M
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
     """Return what every trial ended with.
 
-    Under ``plateau``, one that had not converged at its last epoch would have taken longer: that is a lower bound.
-    Where none had, nothing is known of the time to converge.
+    Where a network has not begun to learn, nothing is decided. Under ``plateau``, one that had not converged at its
+    last epoch would have taken longer: that is a lower bound. Where none had, nothing is known of the time to converge.
     """
     each = every(arms, seeds, spec)
     found = observe_each(each, done, role="scoring", resolution=resolution)
+    found = found._replace(undecided=(*found.undecided, *_at_chance(arms, found.trials)))
     if CONVERGED not in found.values:
         return found
     ended = {(arm, t.spec.seed): t for arm, _, t in found.trials if t.status == "completed"}
@@ -141,6 +155,16 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
             whole[arm][seed] = Observation(seed, bound, False, t.identity, EPOCH)
     times = {arm: tuple(seen[seed] for seed in seeds if seed in seen) for arm, seen in whole.items()}
     return found._replace(values={**found.values, CONVERGED: times})
+
+
+def _at_chance(arms: Mapping[str, Parameters], trials: Sequence[Shown]) -> list[str]:
+    """Return which networks have not begun to learn: what they differ in says nothing about what was changed."""
+    found = []
+    for arm, _, trial in trials:
+        error = next((m.value for m in trial.measurements if m.name == "training-error"), 0.0)
+        if error >= 100 * (1 - 1 / DATASETS[arms[arm].dataset].classes) - CHANCE_MARGIN:
+            found.append(f"seed {trial.spec.seed} of {arm} has not begun to learn: its training error is {error:.3g}%")
+    return found
 
 
 def resolution(trial: Trial, metric: str) -> float:

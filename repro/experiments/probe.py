@@ -7,8 +7,7 @@ from repro.store import Trial, TrialSpec
 
 NAME = "probe"
 NUMERICS = 2
-WITH_DROPOUT = 3
-"""As ``final_error.WITH_DROPOUT``."""
+"""As ``final_error.NUMERICS``."""
 
 EVIDENCE = "measured"
 TIMED = False
@@ -31,7 +30,7 @@ faults = final_error.faults
 
 def spec(parameters: Parameters, seed: int) -> TrialSpec:
     """Return the spec of one trial."""
-    numerics = WITH_DROPOUT if final_error.has_dropout(parameters) else NUMERICS
+    numerics = NUMERICS + final_error.changes(parameters)
     return TrialSpec(experiment=NAME, numerics=numerics, config=decisive(parameters), seed=seed)
 
 

@@ -24,7 +24,7 @@ class Recipe:
     """The optimizer of a network and its schedule; ``done`` is the part of the epochs behind it, 0 to 1.
 
     Under `paper` all parameters learn and decay alike. Under `code` biases learn twice as fast, without decay, and
-    their rate falls only once; conv1 of AlexNet is slowed and frozen before the end.
+    their rate falls only once, that of the CIFAR-10 nets never; conv1 of AlexNet is slowed and frozen before the end.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Recipe:
         local = net in cifar.NETS
         self.released: Released = schedule.CONV_LOCAL if local else schedule.ALEXNET
         self.plateau = Plateau() if kind == "plateau" else None
+        self.least_of_biases = 1.0 if local else 1 / schedule.DIVISOR
         self.slow_conv1 = protocol == "code" and not local and self.plateau is None
         groups: dict[tuple[str, float], dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
@@ -66,7 +67,7 @@ class Recipe:
         for group in self.optimizer.param_groups:
             own = factor
             if group["role"] == "bias":
-                own = max(factor, 1 / schedule.DIVISOR)
+                own = max(factor, self.least_of_biases)
             elif group["role"] == "conv1" and self.slow_conv1:
                 own = schedule.conv1_factor(done)
             group["lr"] = group["base"] * own
