@@ -22,7 +22,8 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     console.print(f"\n{place}{figure}{table}: “{claim.source.text}”")
     headline = tables.headline(found)
     for e in headline["estimates"] or headline["expected"]:
-        console.print(f"\n{e['words']}: the paper says {tables.published(e)}; {e['accept_text']} counts as that:")
+        who = "" if e["asked"] else "the paper says "
+        console.print(f"\n{e['words']}: {who}{tables.published(e)}; {e['accept_text']} counts as that:")
         console.print(f"  {e['because']}.")
         if e.get("value") is not None:
             console.print(f"  Ours: {tables.value(e)} ({tables.spread(e)}).")

@@ -38,11 +38,11 @@ def mirror(images: Tensor, flips: Tensor) -> Tensor:
 
 
 def subtract_mean(crops: Tensor, mean: Tensor, offsets: Tensor | None) -> Tensor:
-    """Return float crops minus the mean image (H, W, 3), before any mirroring.
+    """Return float crops minus the mean image (H, W, 3), before any mirroring: that of a mirrored crop is mirrored too.
 
     With ``offsets`` (N, 2), each crop loses the same window of the mean that it shows of its image ("subtracting the
     mean activity over the training set from each pixel"). With None, every crop loses the mean's centre, wherever it
-    was taken, as the released source does.
+    was taken, as in the released source, which however mirrors first and subtracts the mean as it is.
     """
     size = crops.shape[1]
     if offsets is None:
