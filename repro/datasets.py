@@ -5,7 +5,9 @@ with others in it is refused before anything is trained. Sources: Russakovsky et
 for ILSVRC; section 6 of the paper for 2009; the two small sets as distributed (imagenette2-160; Tiny ImageNet).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ LEFT_OUT = 1000
 def used(experiment: str, name: str) -> DataSet | None:
     """Return what an experiment's trials have of the set called ``name``; None for one that has no pictures."""
     return IN_MEMORY if (experiment, name) == ("epochs-to", "embedded") else DATASETS.get(name)
+
+
+DRAWN = "embedded"
+"""The one set that is drawn here: synthetic pictures, which show that everything works and nothing else."""
+
+
+def named(config: Mapping[str, Any]) -> set[str]:
+    """Return the sets of the configuration of a trial: its own, or those of the arms that it times in turn."""
+    return {str(part["dataset"]) for part in (config, *config.get("arms", {}).values()) if "dataset" in part}
 
 
 def folder(name: str) -> str:

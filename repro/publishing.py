@@ -6,17 +6,23 @@ place only when it is the same run gone further, or when somebody removes the fi
 """
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-from repro import files, store
+from repro import datasets, files, store
 from repro.judging import bands
 from repro.source import clean
+from repro.spec import Claim
 from repro.store import StoreError, Trial
 
+SHOWN = "probe"
+"""The experiment whose synthetic trials are published: they decide nothing, and the page shows what they saw."""
 
-def publish(source: Path, target: Path) -> tuple[int, list[str]]:
+
+def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> tuple[int, list[str]]:
     """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
 
+    A plan goes with its records: that of a smoke condition of ``registry`` only where such are published.
     Counted is what ``target`` then has of ``source``; of what it had before, nothing is changed but as ``standing``
     says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
     """
@@ -40,6 +46,9 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
         store.save(target, published)  # the record last: what has one is whole; with a sum, if it is from before these
         copied += 1
     for (claim, condition), looks in plans.items():
+        known = registry.get(claim)
+        if known and condition in known.conditions and not _published(known, condition):
+            continue
         for seeds in looks:  # added to those published before: no look is forgotten
             store.add_look(target, claim, condition, seeds)
     for claim, noted in expected.items():
@@ -50,11 +59,11 @@ def publish(source: Path, target: Path) -> tuple[int, list[str]]:
 def unfit(trial: Trial) -> str:
     """Return why a trial is not published; empty where it is.
 
-    Evidence is, and also a ``probe`` of synthetic pictures, which decides nothing: the page shows what it saw.
+    Evidence is, and what ``SHOWN`` says.
     """
     if trial.status in ("running", "failed"):
         return f"{trial.status}, not finished"
-    if _synthetic(trial) and trial.spec.experiment != "probe":
+    if _synthetic(trial) and trial.spec.experiment != SHOWN:
         return "measured on synthetic pictures"
     if not clean(*(trial.environment.get(key) for key in ("commit", "dirty", "code_digest"))):
         return "not from a clean commit"
@@ -86,6 +95,11 @@ def standing(source: Path, target: Path, trial: Trial) -> str:
     )
 
 
+def _published(claim: Claim, condition: str) -> bool:
+    """Whether the records of a condition are ever published."""
+    return claim.conditions[condition].scale != "smoke" or claim.experiment == SHOWN
+
+
 def _there(target: Path, identity: str) -> Trial | None:
     """Return what ``target`` has of a trial, None where that is nothing. Raises StoreError where it cannot be used."""
     try:
@@ -108,4 +122,4 @@ def _where(trial: Trial) -> str:
 
 
 def _synthetic(trial: Trial) -> bool:
-    return trial.spec.config.get("dataset") == "embedded"
+    return datasets.DRAWN in datasets.named(trial.spec.config)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from repro import experiments
+from repro.datasets import DRAWN
 from repro.folders import claim_files
 from repro.frozen import faults_in, key_path
 from repro.problem import suggest
@@ -62,6 +63,10 @@ def _condition(name: str, file: ClaimFile, faults: list[str]) -> Any:
     }  # fmt: skip
     if own is None or None in arms.values():
         return None
+    if DRAWN in {parameters.dataset for parameters in arms.values()} and own.scale != "smoke":
+        faults.append(
+            f"conditions.{name}.scale: {own.scale!r}, and the pictures of {DRAWN!r} are drawn: they are for 'smoke'"
+        )
     condition = Condition(name=name, arms=arms, **{key: getattr(own, key) for key in ConditionKeys.model_fields})
     faults += [f"conditions.{name}.{fault}" for fault in experiment.faults(condition.any_arm, condition.seeds)]
     return condition

@@ -124,3 +124,24 @@ def test_a_run_writes_it_and_judge_shows_what_was_moved(tmp_path, claims, monkey
     _moved(claims, "accept = [59_500_000, 60_500_000]")
     after = repro("judge", "parameters")
     assert "band changed since the first run: parameters of net was" in after.stdout
+
+
+def test_a_headline_or_a_reason_that_is_changed_is_told(tmp_path):
+    """What decides, and why a band is what it is, are fixed as the band is; a store from before is not accused."""
+    claim = registry.load_claim(SOURCE / "relu-speedup.toml")
+    old = {name: told for name, told in bands.now(claim).items() if not name.startswith("the ")}
+    bands.add(tmp_path, claim.id, [old])
+    assert bands.changed(tmp_path, claim) == []
+    bands.note(tmp_path, claim)
+    other = claim.model_copy(
+        update={
+            "headline": "cifar10-19pct",
+            "expect": tuple(e.model_copy(update={"because": "so"}) for e in claim.expect),
+        }
+    )
+    reason, headline = bands.changed(tmp_path, other)
+    assert reason.startswith(
+        "changed since the first run: the reason of ratio of epochs-to, tanh to relu was one figure"
+    )
+    assert headline == "changed since the first run: the headline was cifar10, is cifar10-19pct"
+    assert bands.changed(tmp_path, claim) == []

@@ -162,3 +162,31 @@ def test_a_new_claim_on_a_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"repro: cannot write {Path('claims', 'half.toml')}: File too large")
     assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in (tmp_path / "claims").iterdir()] == ["whole.toml"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("RuntimeError('odd')", 70, "fault of the program"),
+        ("ImportError('libcudart.so.13: cannot open')", 2, "libcudart.so.13"),
+    ],
+)
+def test_a_fault_is_no_verdict(error: str, code: int, said: str) -> None:
+    """Exit code 1 is NOT_REPRODUCED: neither a fault of ours nor a torch that does not load may end with it."""
+    script = f"""
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise {error}
+sys.meta_path.insert(0, Finder())
+sys.argv[0] = "repro"
+from repro.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", "claim", "parameters"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert ("Traceback" in done.stderr) is (code == 70)

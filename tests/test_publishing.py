@@ -3,7 +3,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from repro import publishing, store
+from repro import folders, publishing, registry, store
 from repro.cli import main
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 
@@ -233,3 +233,24 @@ def test_a_record_that_cannot_be_used_there_stays_too(tmp_path, content):
     copied, (left_out,) = publishing.publish(runs, reports)
     assert (copied, place.read_bytes()) == (0, content)
     assert "cannot be used" in left_out
+
+
+def test_synthetic_timings_are_not_evidence(tmp_path):
+    """A timing holds its arms, and each its data: what was timed on drawn pictures stays behind, too."""
+    arms = {name: {"dataset": "embedded"} for name in ("two", "half")}
+    spec = TrialSpec(experiment="throughput", numerics=1, config={"arms": arms}, seed=0)
+    store.save(tmp_path / "runs", Trial(spec=spec, data_digest="d", status="completed", environment={"dirty": False}))
+    copied, (left_out,) = publishing.publish(tmp_path / "runs", tmp_path / "reports")
+    assert copied == 0
+    assert "synthetic pictures" in left_out
+
+
+def test_a_smoke_run_leaves_nothing_in_what_is_published(tmp_path):
+    """Its records are no evidence, and a plan without records would say that they are missing; a probe's are shown."""
+    claims = registry.load_registry(folders.default_claims())
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    store.save(runs, _trial(dataset="embedded"))
+    for claim, condition in (("relu-speedup", "smoke"), ("relu-speedup", "cifar10"), ("colour-towers", "smoke")):
+        store.add_look(runs, claim, condition, (0, 1))
+    publishing.publish(runs, reports, claims)
+    assert set(store.load_looks(reports)) == {("relu-speedup", "cifar10"), ("colour-towers", "smoke")}

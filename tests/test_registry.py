@@ -244,3 +244,14 @@ def test_support_names_a_claim_of_the_registry(tmp_path):
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError, match=r"support\[0\]: unknown name 'yours'"):
         load_registry(tmp_path)
+
+
+@pytest.mark.parametrize("scale", ["reduced", "paper"])
+def test_drawn_pictures_are_for_smoke(tmp_path, scale):
+    """Synthetic pictures can neither reproduce nor refute, so no condition may let them."""
+    text = (default_claims() / "lrn-error.toml").read_text()
+    path = tmp_path / "lrn-error.toml"
+    before, smoke = text.split("[conditions.smoke]")
+    path.write_text(before + "[conditions.smoke]" + smoke.replace('scale = "smoke"', f'scale = "{scale}"', 1))
+    with pytest.raises(SpecError, match=f"conditions.smoke.scale: '{scale}', and the pictures of 'embedded' are drawn"):
+        load_claim(path)

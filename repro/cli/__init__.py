@@ -21,7 +21,7 @@ def main() -> None:
 
     Exit codes: 0 done; 1 a headline came out NOT_REPRODUCED that its claim file does not list as known; 2 wrong
     use or a bad claim file; 3 a trial failed or is missing, or a named claim was not tested; 4 nothing selected;
-    130 interrupted.
+    70 a fault of this program; 130 interrupted.
     """
 
 

@@ -115,10 +115,11 @@ def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -
     for path in pages:
         if path.exists() and not _made_by_us(path):
             raise Usage(f"{path} was not made by repro publish, which would write over it; choose another --to")
-    copied, left_out = publishing.publish(store, to)
+    known = registry.load_registry(registry_folder(claims))
+    copied, left_out = publishing.publish(store, to, known)
     for line in left_out:
         click.echo(f"left out: {line}")
-    found = summary.summarise(registry.load_registry(registry_folder(claims)), to, ahead=True)
+    found = summary.summarise(known, to, ahead=True)
     for path, text in zip(pages, (page.render(found, to), markdown.render(found)), strict=True):
         write_atomically(path, text.encode())
     click.echo(f"{copied} records in {to}, {len(left_out)} left out; wrote {pages[0]} and {pages[1]}")

@@ -1,8 +1,8 @@
-"""What was expected when a claim was run: a band that is moved afterwards is shown as moved.
+"""What was fixed when a claim was run: a band, a reason or a headline that is changed afterwards is shown as changed.
 
     STORE/bands/<claim>.json    the claim's expectations, as each run that found them changed wrote them, oldest first
 
-A band is fixed before running. The first run under a store writes it down; where the claim file says something else
+They are fixed before running. The first run under a store writes them down; where the claim file says something else
 later, the verdict follows the file and a line says what it was.
 """
 
@@ -16,6 +16,9 @@ from repro.frozen import Frozen
 from repro.spec import Claim, Expectation, band_text, name_text, published_text
 from repro.store import SCHEMA, Unusable, noting, own, unusable, write_atomically
 
+HEADLINE = "the headline"
+REASON = "the reason of "
+
 
 class Bands(Frozen):
     """A claim's expectations in words, by name, in the order in which they were found changed."""
@@ -26,8 +29,9 @@ class Bands(Frozen):
 
 
 def now(claim: Claim) -> dict[str, str]:
-    """Return what a claim file expects at present, in words, by the expectation's name."""
-    return {_name(e): _words(e) for e in claim.expect}
+    """Return what a claim file expects at present, in words, by the expectation's name; why; and what decides."""
+    reasons = {REASON + _name(e): e.because for e in claim.expect}
+    return {_name(e): _words(e) for e in claim.expect} | reasons | {HEADLINE: claim.headline}
 
 
 def _name(e: Expectation) -> str:
@@ -83,14 +87,26 @@ def _path(root: Path, claim: str) -> Path:
 
 
 def changed(root: Path, claim: Claim) -> list[str]:
-    """Return a line for each expectation that is not what it was when the claim was first run. Raises StoreError."""
+    """Return a line for each expectation that is not what it was when the claim was first run. Raises StoreError.
+
+    Also for a reason and the headline, since the first run that wrote them down: older stores have bands alone.
+    """
     versions = load(root, claim.id)
     if not versions:
         return []
-    was, is_ = versions[0], now(claim)
+    first, is_ = versions[0], now(claim)
+    was = {name: told for version in reversed(versions) for name, told in version.items() if _beside(name)} | first
+    moved = [name for name in is_ if was.get(name, is_[name]) != is_[name]]
     lines = [
-        f"band changed since the first run: {n} was {was[n]}, is {is_[n]}" for n in is_ if was.get(n, is_[n]) != is_[n]
+        f"{'' if _beside(n) else 'band '}changed since the first run: {n} was {was[n]}, is {is_[n]}" for n in moved
     ]
-    lines += [f"expected since the first run: {n}, {is_[n]}" for n in is_ if n not in was]
-    lines += [f"no longer expected since the first run: {n}, {was[n]}" for n in was if n not in is_]
+    lines += [f"expected since the first run: {n}, {is_[n]}" for n in is_ if n not in first and not _beside(n)]
+    lines += [
+        f"no longer expected since the first run: {n}, {was[n]}" for n in first if n not in is_ and not _beside(n)
+    ]
     return lines
+
+
+def _beside(name: str) -> bool:
+    """Whether a name is that of a reason or of the headline, not of a band."""
+    return name == HEADLINE or name.startswith(REASON)
