@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -206,3 +207,17 @@ def test_one_claim_that_fits_is_one(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     told = _plan("relu-speedup", "--budget", "300d", "--store", tmp_path, "--data", tmp_path).stdout
     assert told.splitlines()[-1].startswith("1 claim fits into 300.0 days (")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_folds_names_and_no_figure(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of a wide table stands in a narrow one, whole; what is against a run stands below, once."""
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = CliRunner().invoke(main, ["plan", "--device", "cpu"]).stdout
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = CliRunner().invoke(main, ["plan", "--device", "cpu"]).stdout
+    figures = re.compile(r"\d+/\d+ +\S+ +(?:[\d.]+ \w+ \*|-|minutes) +(?:[\d.]+ [GM]B|-)")
+    found = [[" ".join(line.split()) for line in figures.findall(text)] for text in (wide, narrow)]
+    assert len(found[0]) > 40
+    assert found[0] == found[1]
+    assert narrow.count("not distributed any more") == 1

@@ -67,15 +67,15 @@ def plan(
         found, trials, asked, scales=scales, device=device, gpus=over.gpus, data=data, seeds=seeds, condition=condition,
     )  # fmt: skip
     if not left:
-        click.echo("0 planned: no claim has such a condition")
+        click.echo(f"0 planned: no claim has such a condition of scale {' or '.join(scales)}")
         ctx.exit(NOTHING)
     terminal().print(plans.table(left))
-    for line in plans.together(left, over, device):
+    for line in (*plans.against(left), *plans.together(left, over, device)):
         click.echo(line)
-    if ids:
+    if resolved := plans.resolved(found, left, trials, asked_for.looks, seeds) if ids else []:
         click.echo("\nWhat the planned seeds resolve:")
-        for line in plans.resolved(found, left, trials, asked_for.looks, seeds):
-            click.echo(line)
+    for line in resolved:
+        click.echo(line)
 
 
 def _on(device: str | None, gpus: int | None) -> tuple[str, int]:

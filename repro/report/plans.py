@@ -14,19 +14,33 @@ from repro.store import Trial
 
 
 def table(found: Sequence[Left]) -> Table:
-    """Return one row a condition: trials done of those planned so far, stale ones, time and disk that are left."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("claim", "condition", "done", "stale", "time left", "disk", "against it here"):
-        number = name in ("done", "stale", "time left", "disk")
-        table.add_column(
-            name, justify="right" if number else "left", overflow="fold", no_wrap=name != "against it here"
-        )
-    for left in found:
-        table.add_row(
-            left.claim, left.condition, f"{left.done}/{left.planned}", str(left.stale or "-"), _time(left),
-            size(left.disk) if left.disk else "-", left.against or "-",
-        )  # fmt: skip
+    """Return one row a condition: trials done of those planned so far, stale ones, time and disk that are left.
+
+    In a narrow terminal names are folded, and no figure is.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = [
+        (left.claim, left.condition, f"{left.done}/{left.planned}", str(left.stale or "-"), _time(left),
+         size(left.disk) if left.disk else "-")
+        for left in found
+    ]  # fmt: skip
+    for i, name in enumerate(("claim", "condition", "done", "stale", "time left", "disk")):
+        if i < 2:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", min_width=max(map(len, (name, *(row[i] for row in rows)))))
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def against(found: Sequence[Left]) -> list[str]:
+    """Return why conditions cannot be run here, a line a reason, with the conditions that it is said of."""
+    whose: dict[str, list[str]] = {}
+    for left in found:
+        if left.against:
+            whose.setdefault(left.against, []).append(f"{left.claim} {left.condition}")
+    return [f"not here: {', '.join(names)}: {reason}" for reason, names in whose.items()]
 
 
 def _time(left: Left) -> str:
