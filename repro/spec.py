@@ -8,14 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from repro.frozen import Frozen
+from repro.outcomes import Outcome
 from repro.problem import Problem
 
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
 Scale = Literal["static", "paper", "reduced", "smoke"]
-Outcome = Literal[
-    "REPRODUCED", "DIRECTION", "INCONCLUSIVE", "NOT_REPRODUCED", "NOT_TESTED", "ERROR",
-    "TREND_CONSISTENT", "TREND_CONTRARY", "TREND_UNRESOLVED", "SMOKE_OK", "SMOKE_BROKEN",
-]  # fmt: skip
 
 NAME_RULE = "lower-case letters, digits and dashes, at most 64"
 

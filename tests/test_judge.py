@@ -32,9 +32,9 @@ from judging import (
 
 from repro import numbers
 from repro.experiments import epochs_to
-from repro.judging.judge import PRECEDENCE, judge, judge_all
+from repro.judging.judge import judge, judge_all
 from repro.judging.rules import ALPHA
-from repro.spec import Outcome
+from repro.outcomes import OUTCOMES, Outcome
 
 # expectation, centre and log spread of tanh (relu is at 10), outcome, what the reason must say
 TABLE = [
@@ -84,8 +84,8 @@ def test_the_table_of_outcomes(e, centre, sd, outcome, words):
 
 
 def test_every_outcome_has_its_place_in_the_order():
-    """The order in which outcomes of several expectations are weighed names each outcome once."""
-    assert sorted(PRECEDENCE) == sorted(get_args(Outcome))
+    """The order in which outcomes of several expectations are weighed has each outcome, and what it says."""
+    assert sorted(OUTCOMES) == sorted(get_args(Outcome))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from repro.cli.options import Folder, claim_named, claims_option, read_store_option, registry_folder, tell_missing
+from repro.outcomes import UNTESTED
 from repro.problem import NOT_DONE, NOTHING, REFUTED
 
 
@@ -36,7 +37,7 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
             click.echo(f"  {line}")
     click.echo(summary.counts_line(found["claims"]))
     tell_missing(store)
-    untested = [claim["id"] for claim in found["claims"] if claim["outcome"] in summary.UNTESTED]
+    untested = [claim["id"] for claim in found["claims"] if claim["outcome"] in UNTESTED]
     if any(claim["outcome"] == "ERROR" for claim in found["claims"]) or (ids and untested):
         ctx.exit(NOT_DONE)
     if summary.refuted(found["claims"]):

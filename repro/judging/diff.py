@@ -9,7 +9,8 @@ from repro import store
 from repro.judging import judge
 from repro.judging.compare import groups, samples
 from repro.judging.stats import Estimate, Sample, contrast_interval
-from repro.spec import Claim, Expectation, Outcome, name_text
+from repro.outcomes import Outcome
+from repro.spec import Claim, Expectation, name_text
 
 CONFIDENCE = 0.9
 

@@ -10,14 +10,11 @@ from repro.judging import compare
 from repro.judging.compare import Compared
 from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend
 from repro.judging.stats import Estimate
-from repro.spec import Claim, Condition, Expectation, Outcome, expectations
+from repro.outcomes import ORDER, Outcome
+from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import NO_DATA, Trial
 
 SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched
-PRECEDENCE: tuple[Outcome, ...] = (
-    "ERROR", "NOT_TESTED", "NOT_REPRODUCED", "INCONCLUSIVE", "DIRECTION", "REPRODUCED",
-    "SMOKE_BROKEN", "SMOKE_OK", "TREND_CONTRARY", "TREND_UNRESOLVED", "TREND_CONSISTENT",
-)  # fmt: skip
 ALIKE = ("device", "torch", "loader", "world")
 """What must not tell the arms apart: where these differ, so may the numbers."""
 UNSAID = {"world": 1}
@@ -144,7 +141,7 @@ def _verdict(
         judged.append(_judge_one(e, c, undecided, level, reduced=reduced, asked=asked))
     # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
     counted = [j for j in judged if not reduced or j.expectation.null is not None] or judged
-    worst = min(counted, key=lambda j: PRECEDENCE.index(j.outcome))
+    worst = min(counted, key=lambda j: ORDER.index(j.outcome))
     about = in_words(worst.expectation, alone=len(condition.arms) == 1)
     reason = worst.reason if len(wanted) == 1 else f"{about}: {worst.reason}"
     if len(looks) > 1:

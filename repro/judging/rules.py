@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from repro.judging.stats import Estimate
 from repro.numbers import in_full, number_text, sentence_texts
-from repro.spec import Condition, Expectation, Outcome, band_text, published_text
+from repro.outcomes import Outcome
+from repro.spec import Condition, Expectation, band_text, published_text
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
 LOOSELY = "though not at the stricter level at which several expectations together are refuted"

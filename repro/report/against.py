@@ -4,16 +4,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
 
+from repro.outcomes import OUTCOMES
 from repro.problem import Problem
 from repro.report import tables
 from repro.report.console import outcome
 from repro.report.summary import SCHEMA, summarise
-from repro.spec import Claim, Outcome, is_name
+from repro.spec import Claim, is_name
 
 NONE = "-"
 
@@ -72,7 +73,7 @@ def _refuse_foreign(found: Mapping[tuple[str, str], tuple[bool, str, str]]) -> N
         for name in (claim, condition):
             if not is_name(name):
                 raise ValueError(f"{name!r} is no name of a claim or condition")
-        if verdict not in get_args(Outcome):
+        if verdict not in OUTCOMES:
             raise ValueError(f"{verdict!r} is no outcome")
         if not ours.isprintable():
             raise ValueError(f"{ours!r} is no estimate")

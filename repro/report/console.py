@@ -7,12 +7,10 @@ from io import TextIOWrapper
 from rich.console import Console
 from rich.text import Text
 
-STYLES = {
-    "REPRODUCED": "bold green", "SMOKE_OK": "green", "TREND_CONSISTENT": "green", "DIRECTION": "yellow",
-    "INCONCLUSIVE": "yellow", "TREND_UNRESOLVED": "yellow", "NOT_REPRODUCED": "bold red", "TREND_CONTRARY": "red",
-    "ERROR": "bold magenta", "SMOKE_BROKEN": "bold magenta", "NOT_TESTED": "dim",
-}  # fmt: skip
+from repro.outcomes import OUTCOMES
 
+STYLES = {"good": "green", "unsure": "yellow", "bad": "red", "broken": "bold magenta", "quiet": "dim"}
+"""By the tone of an outcome."""
 
 WHOLE = 4000
 """Columns where nobody says how many there are: every row on one line, for who searches or counts lines."""
@@ -38,5 +36,5 @@ def terminal() -> Console:
 
 
 def outcome(name: str) -> Text:
-    """Return an outcome in its colour; the word itself says it all where there are no colours."""
-    return Text(name, style=STYLES.get(name, ""))
+    """Return an outcome, or a dash for none, in its colour; the word itself says it all where there are no colours."""
+    return Text(name, style=STYLES[OUTCOMES[name].tone] if name in OUTCOMES else "")

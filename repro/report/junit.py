@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from repro.outcomes import BROKEN, DECIDED
 from repro.report.summary import refuted
-
-SKIPPED = ("NOT_TESTED", "INCONCLUSIVE", "SMOKE_OK", "TREND_UNRESOLVED", "TREND_CONSISTENT", "TREND_CONTRARY")
-ERRORS = ("ERROR", "SMOKE_BROKEN")
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -25,8 +23,8 @@ def render(summary: Mapping[str, Any]) -> str:
         said = _printable(f"{claim['outcome']}: {claim['reason']}")
         for tag, total, applies in (
             ("failure", "failures", claim["id"] in failed),
-            ("error", "errors", claim["outcome"] in ERRORS),
-            ("skipped", "skipped", claim["outcome"] in SKIPPED),
+            ("error", "errors", claim["outcome"] in BROKEN),
+            ("skipped", "skipped", claim["outcome"] not in (*BROKEN, *DECIDED)),
         ):
             if applies:
                 ET.SubElement(case, tag, message=said)

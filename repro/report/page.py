@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from repro import numbers
+from repro.outcomes import OUTCOMES
 from repro.release import RELEASE
 from repro.report import against, looked, plots, sections, tables
 
@@ -51,7 +52,7 @@ def render(
     )
     environment.globals.update(
         result=tables.result, published=tables.published, value=tables.value, spread=_spread,
-        overview=tables.overview, headline=tables.headline,
+        overview=tables.overview, headline=tables.headline, outcomes=OUTCOMES,
     )  # fmt: skip
     from repro.report import svg  # here: it loads a library of plots, which a table does without
 

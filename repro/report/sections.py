@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro.outcomes import BROKEN, DECIDED, ORDER, OUTCOMES, UNTESTED
 from repro.report import tables
-from repro.report.summary import UNTESTED
 
 EVIDENCE = ("measured", "computed", "recorded")
 RECIPES = {"code": "the released recipe", "paper": "the recipe of the text", "modern": "today’s recipe"}
@@ -24,15 +24,15 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
         for claim in summary["claims"]
     )
     by_outcome = Counter(claim["outcome"] for claim in summary["claims"])
-    rows: list[dict[str, Any]] = [
-        {"outcome": outcome, "all": by_outcome[outcome], "by": {kind: found[outcome, kind] for kind in EVIDENCE}}
-        for outcome in tables.WEIGHT
+    rows: list[dict[str, Any]] = [  # what speaks for the paper first, what says nothing last
+        {"outcome": outcome, "tone": OUTCOMES[outcome].tone if outcome != "SMOKE_OK" else "quiet",
+         "all": by_outcome[outcome], "by": {kind: found[outcome, kind] for kind in EVIDENCE}}
+        for outcome in sorted(ORDER, key=lambda outcome: (outcome in UNTESTED, -ORDER.index(outcome)))
         if by_outcome[outcome]
-    ]
-    order = {"REPRODUCED": 0, "DIRECTION": 1, "INCONCLUSIVE": 2, "NOT_REPRODUCED": 3}
+    ]  # fmt: skip
     tested = {kind: sum(row["by"][kind] for row in rows) for kind in EVIDENCE}
     return {
-        "rows": sorted(rows, key=lambda row: (order.get(row["outcome"], 8), row["outcome"])),
+        "rows": rows,
         "evidence": EVIDENCE,
         "tested": sum(tested.values()),
         "by": tested,
@@ -43,7 +43,6 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
 ARITHMETIC = {"computed": "computed", "recorded": "read in the released source"}
 """Evidence that no training gave, as a reader says it."""
 
-DECIDED = ("REPRODUCED", "NOT_REPRODUCED")
 ERROR_RATES = (
     "The rules of judgement were tried on simulated claims whose truth is known. With one look and seeds that scatter "
     "normally, a measured value on the very edge of its band, where mistakes are likeliest, comes out as REPRODUCED at "
@@ -95,7 +94,7 @@ def blocked(summary: Mapping[str, Any]) -> int:
 
 def tested_first(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the claims that say something, then those not tested; each part in the paper's order."""
-    return sorted(summary["claims"], key=lambda c: c["outcome"] in ("NOT_TESTED", "SMOKE_OK", "SMOKE_BROKEN"))
+    return sorted(summary["claims"], key=lambda c: c["outcome"] in UNTESTED and c["outcome"] not in BROKEN)
 
 
 def paper_and_readers(summary: Mapping[str, Any]) -> str:

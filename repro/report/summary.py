@@ -11,6 +11,8 @@ from repro.experiments import Observed
 from repro.judging import bands, paired, resolve
 from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
 from repro.judging.rules import in_words, unit
+from repro.outcomes import UNTESTED
+from repro.report.tables import headline
 from repro.source import code_digest
 from repro.spec import (
     Claim,
@@ -25,9 +27,6 @@ from repro.spec import (
 from repro.store import Trial
 
 SCHEMA = 1
-UNTESTED = ("ERROR", "NOT_TESTED", "SMOKE_BROKEN", "SMOKE_OK")
-"""Outcomes that say nothing about a claim."""
-
 SHOWN = (
     "commit", "dirty", "device", "cpu", "threads", "world", "torch", "python", "precision", "captured", "loader",
     "micro_batch", "code_digest",
@@ -96,13 +95,8 @@ def outcomes(registry: Mapping[str, Claim], found: Records, plans: store.Plans) 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
     """Whether the paper contradicts itself or its own source: what it states, and arithmetic or the release denies."""
-    ours = _headline(claim)["evidence"] in ("computed", "recorded")
+    ours = headline(claim)["evidence"] in ("computed", "recorded")
     return bool(claim["statements"] and claim["outcome"] == "NOT_REPRODUCED" and ours)
-
-
-def _headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(c for c in claim["conditions"] if c["name"] == claim["headline"])
-    return found
 
 
 def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -113,7 +107,7 @@ def counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def counts_line(claims: Sequence[Mapping[str, Any]]) -> str:
     """Return the counts as one line, outcomes with their evidence: ``1 claim: 1 REPRODUCED (1 measured)``."""
     found = Counter(str(claim["outcome"]) for claim in claims)
-    kinds = Counter((claim["outcome"], _headline(claim)["evidence"]) for claim in claims)
+    kinds = Counter((claim["outcome"], headline(claim)["evidence"]) for claim in claims)
     parts = []
     for outcome, n in sorted(found.items()):
         evidence = ", ".join(f"{m} {kind}" for (o, kind), m in sorted(kinds.items()) if o == outcome)
@@ -132,7 +126,7 @@ def refuted(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _claim(claim: Claim, verdicts: Mapping[str, Verdict], root: Path) -> dict[str, Any]:
-    headline = verdicts[claim.headline]
+    deciding = verdicts[claim.headline]
     return {
         "id": claim.id,
         "title": claim.title,
@@ -143,8 +137,8 @@ def _claim(claim: Claim, verdicts: Mapping[str, Verdict], root: Path) -> dict[st
         "statements": list(claim.statements),
         "experiment": claim.experiment,
         "headline": claim.headline,
-        "outcome": headline.outcome,
-        "reason": headline.reason,
+        "outcome": deciding.outcome,
+        "reason": deciding.reason,
         "support": list(claim.support),
         "corroboration": list(dict.fromkeys(filter(None, map(corroboration_text, claim.expect)))),
         "known": claim.known.model_dump() if claim.known else None,

@@ -7,16 +7,11 @@ from rich import box
 from rich.table import Table
 
 from repro.numbers import LEVELS, cell_text, in_full, number_text, sentence_texts, signs, with_unit
+from repro.outcomes import ORDER
 from repro.report.console import outcome
 
 SHOWN = 2
 """Expectations of a claim that a row of the overview shows; the claim's own part has all."""
-
-WEIGHT = (
-    "ERROR", "NOT_REPRODUCED", "TREND_CONTRARY", "SMOKE_BROKEN", "INCONCLUSIVE", "TREND_UNRESOLVED", "DIRECTION",
-    "REPRODUCED", "TREND_CONSISTENT", "SMOKE_OK", "NOT_TESTED",
-)  # fmt: skip
-"""Outcomes of expectations, first the one that an overview may least leave out."""
 
 
 def ours(estimate: Mapping[str, Any], unit: str = "") -> str:
@@ -92,7 +87,7 @@ def overview(condition: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str
         return list(rows), ""
     if not condition["estimates"]:
         return list(rows[:SHOWN]), f"and {len(rows) - SHOWN} more"
-    order = sorted(rows, key=lambda e: WEIGHT.index(e["outcome"]))
+    order = sorted(rows, key=lambda e: ORDER.index(e["outcome"]))
     inside = sum(e["outcome"] == "REPRODUCED" for e in order[SHOWN:])
     rest = len(order) - SHOWN
     if order[0]["outcome"] == "REPRODUCED":

@@ -15,6 +15,7 @@ from rich.console import Console
 from repro import experiments
 from repro.judging import bands
 from repro.marks import Reader
+from repro.outcomes import BROKEN, UNTESTED
 from repro.planning import plan
 from repro.planning.plan import Choice
 from repro.problem import DONE, INTERRUPTED, NOT_DONE, NOTHING, REFUTED, Problem, needing
@@ -251,10 +252,10 @@ def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console
             console.print(f"known, so no failure: {claim.known.because}")
         outcomes.append(ran["outcome"])
         as_claimed = name == claim.headline and ran["outcome"] == "SMOKE_OK"  # it is a smoke test and no more
-        missed = ours and not as_claimed and ran["outcome"] in summary.UNTESTED
+        missed = ours and not as_claimed and ran["outcome"] in UNTESTED
         if missed and name != claim.headline:
             console.print(f"{claim.id}: {choice.instead_of}")
-        if missed or ran["outcome"] in ("ERROR", "SMOKE_BROKEN"):
+        if missed or ran["outcome"] in BROKEN:
             code = NOT_DONE
         elif code == DONE and name == claim.headline and summary.refuted([told[claim.id]]):
             code = REFUTED
