@@ -3,19 +3,21 @@
 #
 #   reports/collect.sh PIECE STORE [DATA]
 #
-#   check     the tests that need a GPU: kernels against the reference, recorded steps against eager ones
+#   check     the tests that need a GPU: kernels against the reference, recorded steps against eager ones; all of them
+#             again in every call, with what they say in STORE/check-FILE.log
 #   headline  relu-speedup on CIFAR-10, the condition that decides it
 #   steps     repro bench of the step (fp32, bf16) and of response normalisation
 #   limits    what the GPU gives at most, and where a step's time goes there, as STORE/limits-TABLE.md
-#   speed     repro bench, a case at a time, the step in each precision; then the claim about throughput
+#   speed     repro bench, a case at a time, the step in each precision; then, where DATA has ilsvrc-2012, the claim
+#             about throughput
 #   first     what readers ask next, on imagenette160: response normalisation, then overlapping pooling
 #   relu      relu-speedup on CIFAR-10: the headline first, then the other nets and recipes
 #   errors    the other claims about errors, on imagenette160 and CIFAR-10
 #
 #   reports/collect.sh pack STORE FILE
 #
-#   pack      all of STORE but the states of unfinished trials as FILE, a compressed tar; where that is more than PART
-#             (15) MiB, as FILE.00, FILE.01 and so on. It takes moments: call it after every piece.
+#   pack      all of STORE but states of unfinished trials above 16 MiB as FILE, a compressed tar; where that is more
+#             than PART (15) MiB, as FILE.00, FILE.01 and so on. It takes moments: call it after every piece.
 #
 # Then `repro publish --store STORE` from a checkout that has the commit. What is measured is published only where the
 # source is that of a commit, so all but check, pack and CONDITION=smoke refuse to run elsewhere: in a copy without git
@@ -25,11 +27,12 @@
 # A STORE without trials begins with the records of reports/: what is decided there is not run again. To measure all
 # of it anew, make the folder STORE/trials first; publishing then leaves out what reports/ has, and says so.
 #
-# From the environment: LIMIT (540) seconds for the call, DEVICE (cuda), JOBS (4) trials side by side, CONDITION to run
-# in place of each condition below (smoke, to try the script without data), PYTHON (python), PART.
+# From the environment: LIMIT (500) seconds for the call, which may take 40 more to save; DEVICE (cuda), JOBS (4) trials
+# side by side, EAGER=1 to record no step of a trial as a CUDA graph, CONDITION to run in place of each condition below
+# (smoke, to try the script without data), PYTHON (python), PART.
 #
-# Exit code: 0 all done; 2 wrong use, or no commit; 75 the time is over and there is more to do; 130 it was interrupted,
-# likewise; else that of the first run that went wrong, when the others have had their turn.
+# Exit code: 0 all done; 2 wrong use, no commit, or a package is missing; 75 the time is over and there is more to do;
+# 130 it was interrupted, likewise; else that of the first run that went wrong, when the others have had their turn.
 set -uo pipefail
 
 fail() { echo "collect.sh: $*" >&2; exit 2; }
@@ -49,10 +52,10 @@ else
   mkdir -p "$2" || exit
 fi
 store=$(cd "$2" && pwd)
-limit=${LIMIT:-540} device=${DEVICE:-cuda} jobs=${JOBS:-4}
+limit=${LIMIT:-500} device=${DEVICE:-cuda} jobs=${JOBS:-4}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PYTHONUNBUFFERED=1
-worst=0
+worst=0 stopped=0
 
 # Say in words what stands against publishing what this source measures; nothing where nothing does.
 unclean() {
@@ -63,6 +66,19 @@ print("this copy of the source does not know its commit" if known is None
   "${PYTHON:-python}" -c "$ask" || echo "the source does not say which commit it is of"
 }
 
+# Print those of the packages that are not here. All by name, as wheels that are brought come without what they need.
+lacking() {
+  "${PYTHON:-python}" -c 'import sys
+from importlib.util import find_spec
+print(*(name for name in sys.argv[1:] if not find_spec(name)))' "$@"
+}
+
+packages=(annotated_types click jinja2 markdown_it mdurl numpy pandas PIL pydantic pydantic_core pygments rich scipy
+  seaborn torch torchvision typing_extensions typing_inspection)
+[ "$piece" != check ] || packages+=(pytest pytest_benchmark)
+if [ "$piece" != pack ] && why=$(lacking "${packages[@]}") && [ -n "$why" ]; then
+  fail "Python lacks $why; docs/gpu.md says how to bring packages"
+fi
 if [ "$piece" != pack ] && why=$(unclean) && [ -n "$why" ]; then
   help='run from an export of a commit: git archive HEAD | tar -x -C DIR'
   if [ "$piece" = check ] || [ "${CONDITION:-}" = smoke ]; then
@@ -82,12 +98,15 @@ bounded() {
     exit 75
   fi
   echo "collect.sh: $left s left: $*" >&2
+  trap stopped=1 INT TERM # until there is what it can be passed on to
   env --default-signal=INT timeout --signal INT --kill-after 40 "$left" "$@" &
-  trap 'kill -INT $!' INT TERM
+  trap 'stopped=1; kill -INT $!' INT TERM
+  ((stopped)) && kill -INT $!
   wait $!
   code=$?
   while kill -0 $! 2>/dev/null; do wait $! && code=0 || code=$?; done
   trap - INT TERM
+  ((stopped)) && code=130 # pytest says 2
   case $code in
     0) ;;
     1) [[ $* == *" -m repro "* ]] || worst=1 ;; # of repro an answer, say that a claim did not hold; of others a fault
@@ -107,16 +126,24 @@ bounded() {
   esac
 }
 
+# Likewise, and keep what it says in a file. `tee` hears of no interrupt: the last words are kept, too.
+# shellcheck disable=SC2016 # what is quoted is for the bash that waits for both
+logged() { bounded bash -c 'set -o pipefail; "${@:2}" 2>&1 | tee -i "$1"' bash "$@"; }
+
 repro() { bounded "${PYTHON:-python}" -m repro "$@"; }
 
 claim() {
-  repro run claim "$1" --condition "${CONDITION:-$2}" --device "$device" --jobs "$jobs" --store "$store" "${data[@]}"
+  repro run claim "$1" --condition "${CONDITION:-$2}" --device "$device" --jobs "$jobs" --store "$store" "${data[@]}" \
+    ${EAGER:+--eager}
 }
 
+# Time cases, as PRECISION BATCH CASE...: in one process and one file, as a start costs seconds.
 bench() {
-  local file=$store/bench-$1-$2-$3.json
+  local precision=$1 batch=$2 file name
+  shift 2
+  name=$* file=$store/bench-${name// /-}-$precision-$batch.json
   [ -e "$file" ] && return
-  repro bench "$1" --device "$device" --precision "$2" --batch "$3" --json "$file.part"
+  repro bench "$@" --device "$device" --precision "$precision" --batch "$batch" --json "$file.part"
   if grep -qs '"not_measured": {}' "$file.part"; then mv "$file.part" "$file"; fi # else the next call tries again
 }
 
@@ -131,18 +158,16 @@ begin() {
 
 steps() {
   for precision in fp32 bf16; do
-    for batch in 128 1024; do bench step $precision $batch; done
-  done
-  for precision in fp32 bf16; do
-    for batch in 128 1024; do bench lrn $precision $batch; done
+    for batch in 128 1024; do bench $precision $batch step lrn; done
   done
 }
 
-# Bring everything but states into one file, and cut that where it is too large.
+# Bring everything but large states into one file, and cut that where it is too large.
 pack() {
-  local states parts whole=$file.part name
+  local states parts whole=$file.part name large=(-name checkpoint.pt -size +16M)
   name=$(basename "$file")
-  tar -C "$store" --exclude 'checkpoint.pt*' --exclude '*.part' --exclude lock --exclude .lock -czf "$whole" . || exit
+  find "$store" -mindepth 1 ! -name '*.part' ! -name lock ! -name .lock ! -name 'checkpoint.pt.*' \
+    ! \( "${large[@]}" \) -printf '%P\0' | tar -C "$store" --null --no-recursion -czf "$whole" -T - || exit
   rm -f "$file" "$file".[0-9][0-9]
   if (($(stat -c %s "$whole") <= ${PART:-15} << 20)); then
     mv "$whole" "$file" || exit
@@ -152,9 +177,9 @@ pack() {
     parts=("$file".[0-9][0-9])
     echo "collect.sh: ${#parts[@]} parts, $file.00 and so on; elsewhere: cat $name.* | tar -xz -C STORE" >&2
   fi
-  states=$(find "$store" -name 'checkpoint.pt*' -printf '%s\n' |
+  states=$(find "$store" "${large[@]}" -printf '%s\n' |
     awk '{ bytes += $1 } END { if (NR) printf "%d (%.1f MiB)", NR, bytes / 2^20 }')
-  [ -z "$states" ] || echo "collect.sh: states left out: $states; elsewhere, what is unfinished begins anew" >&2
+  [ -z "$states" ] || echo "collect.sh: states left out: $states; elsewhere, those trials begin anew" >&2
 }
 
 case $piece in
@@ -162,9 +187,12 @@ case $piece in
     export CUBLAS_WORKSPACE_CONFIG=:4096:8 # torch looks at the first product of matrices only, and remembers
     here='import torch; raise SystemExit(None if torch.cuda.is_available() else "torch sees no GPU, all is left out")'
     [ "$device" = cpu ] || bounded "${PYTHON:-python}" -c "$here"
-    # -W: a warning of torch's is told and fails nothing: which libraries it speaks of differs from GPU to GPU.
-    bounded "${PYTHON:-python}" -m pytest -q -W default -p no:cacheprovider \
-      tests/test_gpu.py tests/test_gpu_training.py tests/test_steps.py
+    # A process a file: after one illegal access, all that its process asks of the GPU fails. -W: a warning of torch's
+    # is told and fails nothing, as which libraries it speaks of differs from GPU to GPU. -o: tell where a test hangs.
+    for name in gpu gpu_training steps; do
+      logged "$store/check-$name.log" "${PYTHON:-python}" -m pytest -q -W default -o faulthandler_timeout=100 \
+        -p no:cacheprovider --junitxml "$store/check-$name.xml" "tests/test_$name.py"
+    done
     ;;
   headline)
     begin
@@ -184,9 +212,13 @@ case $piece in
     begin
     steps
     # A file a case: a run of `repro bench` that is cut off leaves nothing.
-    for batch in 128 1024; do bench step tf32 $batch; done
-    for case in evaluation optimizer together cifar loader loader-and-step; do bench $case fp32 128; done
-    claim free-augmentation ilsvrc-2012
+    for batch in 128 1024; do bench tf32 $batch step; done
+    for case in evaluation optimizer together cifar loader loader-and-step; do bench fp32 128 $case; done
+    if [ -n "${CONDITION:-}" ] || [ -d "${data[1]:-/nowhere}/prepared/ilsvrc-2012" ]; then
+      claim free-augmentation ilsvrc-2012
+    else
+      echo "collect.sh: free-augmentation is not run: DATA has no prepared/ilsvrc-2012" >&2
+    fi
     ;;
   first)
     begin

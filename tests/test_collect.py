@@ -2,15 +2,20 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from repro import experiments, registry, store
 from repro.bench import results
@@ -19,16 +24,22 @@ from repro.training.graphs import Unrecordable
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "reports" / "collect.sh"
 STAND_IN = """#!/bin/sh
-case "$2" in *repro.source*) echo "$SOURCE"; exit ;; esac
+case "$2" in *find_spec*) echo "$LACKS"; exit ;; *repro.source*) echo "$SOURCE"; exit ;; esac
 echo "$@" >> "$CALLS"
+echo "words of $*"
+echo "complaint of $*" >&2
 case "$*" in *"$SLOW"*)
-    trap 'touch "$CALLS.saved"; exit 130' INT; touch "$CALLS.waits"; sleep 60 > /dev/null 2>&1 & wait ;;
+    trap 'touch "$CALLS.saved"; echo last words; exit "${CODE:-130}"' INT
+    # Until it waits, `timeout` may not know what it has begun, and would leave it alone.
+    until grep -q "^State:.S" /proc/$PPID/status; do :; done
+    touch "$CALLS.waits"
+    for _ in $(seq 600); do sleep 0.1; done ;; # a signal just before `wait` would be heard after it
 esac
 for last; do :; done
 case "$*" in *--json*) [ -z "$FOUND" ] || echo "$FOUND" > "$last" ;; esac
 case "$*" in *"$WRONG"*) exit "${CODE:-3}" ;; esac
 """
-QUIET = {"SLOW": "none", "WRONG": "none", "SOURCE": "", "CONDITION": ""}
+QUIET = {"SLOW": "none", "WRONG": "none", "SOURCE": "", "LACKS": "", "CONDITION": "", "EAGER": ""}
 
 
 @pytest.fixture
@@ -58,9 +69,10 @@ def claims_run(calls):
 
 
 @pytest.mark.parametrize("piece", ["headline", "relu", "first", "errors", "speed"])
-def test_every_condition_that_is_named_is_in_the_registry(collect, piece):
+def test_every_condition_that_is_named_is_in_the_registry(collect, tmp_path, piece):
     claims = registry.load_registry(ROOT / "claims")
-    code, _, calls = collect(piece, "store")
+    (tmp_path / "data" / "prepared" / "ilsvrc-2012").mkdir(parents=True)
+    code, _, calls = collect(piece, "store", "data")
     assert code == 0
     named = claims_run(calls)
     assert named
@@ -77,7 +89,10 @@ def test_the_headline_comes_first_and_paths_are_the_callers(collect, tmp_path):
         "--store", f"{tmp_path}/there/store", "--data", f"{tmp_path}/sets",
     ]  # fmt: skip
     assert claims_run(collect("relu", "store")[2])[0] == ("relu-speedup", "cifar10")
-    assert claims_run(collect("headline", "store")[2]) == [("relu-speedup", "cifar10")]
+    _, _, calls = collect("headline", "store")
+    assert claims_run(calls) == [("relu-speedup", "cifar10")]
+    assert "--eager" not in calls[0]
+    assert collect("headline", "store", EAGER="1")[2] == [f"{calls[0]} --eager"]
 
 
 def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
@@ -89,15 +104,29 @@ def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
     assert collect("first", "store", LIMIT="4")[::2] == (75, [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_limit_that_is_told_is_the_one():
+    written = SCRIPT.read_text(), (ROOT / "docs" / "gpu.md").read_text()
+    assert len({*re.findall(r"LIMIT(?:`? \(|:-)(\d+)", "".join(written))}) == 1
+    assert [len(re.findall(r"LIMIT(?:`? \(|:-)\d+", text)) for text in written] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("number", "piece", "slow", "code"),
+    [
+        (signal.SIGINT, "first", "lrn-error", "130"), (signal.SIGTERM, "first", "lrn-error", "130"),
+        (signal.SIGINT, "check", "test_gpu.py", "2"),
+    ],
+)  # fmt: skip
 @pytest.mark.usefixtures("collect")
-def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_path, number):
-    """What it runs saves its state first, and the time is not said to be over."""
+def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_path, number, piece, slow, code):
+    """What it runs saves its state first, and the time is not said to be over. pytest has a code of its own for it."""
     (tmp_path / "store" / "trials").mkdir(parents=True)
-    given = {**QUIET, "PYTHON": tmp_path / "python", "CALLS": tmp_path / "calls", "SLOW": "lrn-error"}
+    given = {
+        **QUIET, "PYTHON": tmp_path / "python", "CALLS": tmp_path / "calls", "DEVICE": "cpu", "SLOW": slow, "CODE": code
+    }  # fmt: skip
     with subprocess.Popen(
-        [str(SCRIPT), "first", "store"], cwd=tmp_path, env=os.environ | given, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        [str(SCRIPT), piece, "store"], cwd=tmp_path, env=os.environ | given, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as call:  # fmt: skip
         try:
             while not (tmp_path / "calls.waits").exists():
@@ -108,7 +137,8 @@ def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_pat
         finally:
             call.kill()
     assert call.returncode == 130
-    assert told.splitlines()[1:] == ["collect.sh: interrupted; the same call goes on"]
+    ours = [line for line in told.splitlines() if line.startswith("collect.sh: ")]
+    assert ours[1:] == ["collect.sh: interrupted; the same call goes on"]
     assert (tmp_path / "calls.saved").exists()
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
@@ -130,13 +160,40 @@ def test_a_test_that_fails_is_no_answer(collect):
     """pytest says so with the code by which repro says that a claim does not hold, which is well."""
     assert collect("check", "store")[0] == 0
     code, _, calls = collect("check", "store", WRONG="pytest", CODE="1", DEVICE="cpu")
-    assert (code, len(calls)) == (1, 1)
+    assert (code, len(calls)) == (1, 3)
     assert collect("check", "store", WRONG="is_available", CODE="1")[0] == 1  # nor is a test that was left out
+    assert collect("check", "store", WRONG="test_steps", CODE="5", DEVICE="cpu")[0] == 5  # nor that none ran
     assert collect("first", "store", WRONG="lrn-error", CODE="1")[0] == 0
 
 
+def test_each_file_of_tests_is_a_process_that_leaves_what_it_said(collect, tmp_path):
+    """Also of one that fails, or is cut off; the others have their turn, and `pack` takes it all along."""
+    names = ["gpu", "gpu_training", "steps"]
+
+    def kept():
+        return [(tmp_path / "store" / f"check-{name}.log").read_text().splitlines() for name in names]
+
+    code, _, calls = collect("check", "store", WRONG="test_gpu.py", CODE="134", DEVICE="cpu")
+    assert code == 134
+    for name, call in zip(names, calls, strict=True):
+        words = call.split()
+        assert words[:3] == ["-m", "pytest", "-q"]
+        assert words[-3:] == ["--junitxml", f"{tmp_path}/store/check-{name}.xml", f"tests/test_{name}.py"]
+        assert (ROOT / words[-1]).is_file()
+    assert kept() == [[f"words of {call}", f"complaint of {call}"] for call in calls]
+    for name in names:
+        (tmp_path / "store" / f"check-{name}.log").write_text("")
+    code, _, calls = collect("check", "store", SLOW="test_gpu_training", LIMIT="6", DEVICE="cpu")
+    assert (code, len(calls)) == (75, 2)
+    assert [len(lines) for lines in kept()] == [2, 3, 0]
+    assert kept()[1][-1] == "last words"
+    assert collect("pack", "store", "all.tar.gz")[0] == 0
+    with tarfile.open(tmp_path / "all.tar.gz") as archive:
+        assert {f"check-{name}.log" for name in names} <= set(archive.getnames())
+
+
 def test_what_was_timed_is_not_timed_again(collect, tmp_path):
-    """A case at a time, each into a file of its own, so that a call which was cut off goes on behind it.
+    """Each run into a file of its own, so that a call which was cut off goes on behind it.
 
     What could not be timed is tried again.
     """
@@ -144,8 +201,9 @@ def test_what_was_timed_is_not_timed_again(collect, tmp_path):
     first = [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call]
     assert {words[0] for words in first} <= known
     assert {tuple(words[words.index("--precision") + 1 :]) for words in first if words[0] == "step"} == {
-        (precision, "--batch", batch, "--json", f"{tmp_path}/store/bench-step-{precision}-{batch}.json.part")
-        for precision in ("fp32", "tf32", "bf16") for batch in ("128", "1024")
+        (precision, "--batch", batch, "--json", f"{tmp_path}/store/bench-{cases}-{precision}-{batch}.json.part")
+        for precision, cases in (("fp32", "step-lrn"), ("tf32", "step"), ("bf16", "step-lrn"))
+        for batch in ("128", "1024")
     }  # fmt: skip
 
     def again(**environment):
@@ -159,11 +217,12 @@ def test_what_was_timed_is_not_timed_again(collect, tmp_path):
 
 
 def test_the_steps_come_before_the_rest_of_speed(collect):
-    """They are its first cases, so that `speed` goes on behind them."""
+    """They are its first cases, so that `speed` goes on behind them. Two cases a run: a start costs seconds."""
     steps = [call.split()[3:] for call in collect("steps", "store")[2]]
-    assert {(words[0], words[words.index("--precision") + 1]) for words in steps} == {
-        (case, precision) for case in ("step", "lrn") for precision in ("fp32", "bf16")
-    }
+    assert [(*words[:3], *words[4:8]) for words in steps] == [
+        ("step", "lrn", "--device", "--precision", precision, "--batch", batch)
+        for precision in ("fp32", "bf16") for batch in ("128", "1024")
+    ]  # fmt: skip
     assert [call.split()[3:] for call in collect("speed", "store")[2] if " bench " in call][: len(steps)] == steps
 
 
@@ -217,6 +276,33 @@ def test_a_measurement_that_fails_is_told_in_its_row_and_the_rest_goes_on(monkey
     assert "2 not measured" in warned
 
 
+def test_every_kernel_of_ours_is_called_with_what_it_must_move(monkeypatch):
+    """By fake tensors of a GPU: each call fits its kernel, and gives what torch's operations beside it do."""
+    fused, found = pytest.importorskip("repro.training.fused"), limits()
+    from repro.models import kernels as own
+
+    launched = []
+    monkeypatch.setattr(fused, "launch", lambda kernel, grid, *_, **__: launched.append(grid))
+    bench = found.Bench(torch.device("cuda"))
+    with FakeTensorMode():
+        maps, pictures = found.on_maps(bench, own, torch.bfloat16, 128), found.on_pictures(bench, 128)
+        weights = found.on_weights(bench)
+        given = {name: call() for name, (call, _) in (maps | pictures | weights).items()}
+    for name in ("windows", "input", "border, to bf16"):
+        ours, theirs = given[name], given[next(other for other in given if other != name and other.startswith(name))]
+        assert (ours.shape, ours.dtype, ours.device.type) == (theirs.shape, theirs.dtype, "cuda")
+    conv1, numbers = 128 * 96 * 55 * 55, 128 * 3 * 224 * 224
+    assert given["dropout"].shape == (128, 55, 55, 96)
+    assert launched == [(4096 * 9216 // 1024,)]
+    moved = {name: count for name, (_, count) in (maps | pictures | weights).items()}
+    assert moved["norm"] == moved["dropout"] == 4 * conv1
+    assert moved["pool"] == moved["pool's gradient"] == 2 * conv1 + 3 * 128 * 96 * 27 * 27
+    assert moved["windows"] == moved["windows by torch"] == 2 * numbers
+    assert moved["input"] == moved["input by torch"] == 5 * numbers
+    assert moved["border, to bf16"] == 4 * numbers + 2 * 128 * 3 * 227 * 227
+    assert moved["update"] == 20 * 4096 * 9216
+
+
 # What may be measured where, what a store begins with, and what comes back of it.
 
 
@@ -231,10 +317,35 @@ def test_what_could_not_be_published_is_not_measured(collect, tmp_path, piece):
     assert not (tmp_path / "store" / "trials").exists()
 
 
+def needs(name):
+    """Return a distribution and all that it needs, by the names under which they are imported."""
+    wanted = [re.match("[A-Za-z0-9_.-]+", line)[0] for line in metadata.requires(name) or () if "extra ==" not in line]
+    return {name.lower().replace("-", "_").removesuffix("_py")}.union(*map(needs, wanted))
+
+
+@pytest.mark.parametrize("piece", ["check", "headline"])
+def test_packages_that_are_missing_are_told_before_anything_begins(collect, tmp_path, piece):
+    """All by name in one line, with what those need that come as wheels: here of a Python that has none."""
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    bare.chmod(0o755)
+    code, told, _ = collect(piece, "store", PYTHON=str(bare), SOURCE="unknown")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = project["dependencies"] + project["optional-dependencies"]["run"]
+    known = {re.match("[a-z0-9]+", line)[0].replace("pillow", "PIL") for line in direct}
+    known |= needs("click") | needs("pydantic") | needs("rich")
+    known |= {"pytest", "pytest_benchmark"} if piece == "check" else set()
+    assert code == 2
+    (line,) = told.splitlines()
+    assert set(line.removeprefix("collect.sh: Python lacks ").split(";")[0].split()) == known
+    assert collect(piece, "store", LACKS="pydantic_core")[::2] == (2, [])
+    assert collect("pack", "store", "all.tar.gz", LACKS="pydantic_core")[0] == 0
+
+
 def test_tests_and_the_smoke_condition_run_anywhere_and_say_it(collect):
-    for piece, given in (("check", {"DEVICE": "cpu"}), ("headline", {"CONDITION": "smoke"})):
+    for piece, given, count in (("check", {"DEVICE": "cpu"}, 3), ("headline", {"CONDITION": "smoke"}, 1)):
         code, told, calls = collect(piece, "store", SOURCE="the source is not that of its commit", **given)
-        assert (code, len(calls)) == (0, 1)
+        assert (code, len(calls)) == (0, count)
         assert "the source is not that of its commit, and of it nothing could be published" in told
 
 
@@ -314,15 +425,20 @@ def test_a_new_store_begins_with_what_is_published_and_runs_none_of_it_again(col
     assert list((folder / "trials").iterdir()) == []
 
 
-def test_a_store_is_packed_without_states_and_unpacked_by_tar(collect, tmp_path):
-    """And in parts where it is large; what is left out is told."""
+def test_a_store_is_packed_without_large_states_and_unpacked_by_tar(collect, tmp_path):
+    """And in parts where it is large; what is left out is told. Of a state the latest is enough."""
     folder, out = tmp_path / "store", tmp_path / "out"
     noise = os.urandom(3 << 20)
-    kept = {"trials/a/record.json": b"{}", "trials/a/missed.npz": noise, "plans/c.json": b"1", "limits-x.md": b"2"}
-    gone = ["trials/a/checkpoint.pt", "trials/b/checkpoint.pt.previous", "trials/a/lock", "bench.json.part"]
-    for name, content in kept.items() | dict.fromkeys(gone, b"3").items():
+    kept = {
+        "trials/a/record.json": b"{}", "trials/a/missed.npz": noise, "plans/c.json": b"1", "limits-x.md": b"2",
+        "trials/b/checkpoint.pt": bytes(16 << 20),
+    }  # fmt: skip
+    gone = dict.fromkeys(["trials/a/lock", "bench.json.part", "trials/b/checkpoint.pt.previous"], b"3")
+    gone |= {"trials/a/checkpoint.pt": bytes((16 << 20) + 1), "trials/a/checkpoint.pt.new": bytes((16 << 20) + 1)}
+    for name, content in (kept | gone).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    (folder / "trials" / "none").mkdir()
     out.mkdir()
 
     def unpacked(command):
@@ -335,8 +451,9 @@ def test_a_store_is_packed_without_states_and_unpacked_by_tar(collect, tmp_path)
     code, told, calls = collect("pack", "store", "out/all.tar.gz", SOURCE="unknown")
     assert (code, calls) == (0, [])
     assert [path.name for path in out.iterdir()] == ["all.tar.gz"]
-    assert "states left out: 2 (0.0 MiB)" in told
+    assert "states left out: 1 (16.0 MiB)" in told
     assert unpacked("tar -xf all.tar.gz -C ../back") == kept
+    assert (tmp_path / "back" / "trials" / "none").is_dir()
     assert collect("pack", "store", "out/all.tar.gz", PART="1")[0] == 0
     assert [path.name for path in sorted(out.iterdir())] == [f"all.tar.gz.0{number}" for number in range(4)]
     assert max(path.stat().st_size for path in out.iterdir()) == 1 << 20
@@ -357,3 +474,10 @@ def test_a_wrong_call_is_told(collect, arguments, told):
     code, said, calls = collect(*arguments)
     assert (code, calls) == (2, [])
     assert told in said
+
+
+def test_a_claim_without_its_data_is_left_out_and_named(collect):
+    """Timing is done all the same: `speed` does not end as if something had gone wrong."""
+    code, said, calls = collect("speed", "store")
+    assert (code, claims_run(calls)) == (0, [])
+    assert "free-augmentation is not run: DATA has no prepared/ilsvrc-2012" in said

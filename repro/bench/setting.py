@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RATE = 1e-6  # of learning: weights stay as large as they were
 SEED = 0
-LOOK_EVERY = 20  # steps between two looks at the running error on a GPU, where a look waits for it
+LOOK_EVERY = 20  # steps at most between two looks at the running error on a GPU, where a look waits for it
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,17 @@ def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
     return images.to(s.device).permute(0, 3, 1, 2), labels.to(s.device)
 
 
+def steps_a_look(s: Settings) -> int:
+    """Return how many steps lie between two looks: on a GPU LOOK_EVERY, of larger batches no more images than of 128.
+
+    What is timed stays a step with its share of a look, which is no larger an image. A call takes all the steps to the
+    next look, and 20 of a large batch would be many slices long.
+    """
+    if s.device.type != "cuda":
+        return 1
+    return max(1, min(LOOK_EVERY, LOOK_EVERY * paper.BATCH // s.batch))
+
+
 def trainer(
     s: Settings, model: nn.Module, stream: Iterator[Any], prepare: Callable[[Any], Tensor],
     optimizer: torch.optim.Optimizer | None = None, *, name: str = "repro",
@@ -130,13 +141,13 @@ def trainer(
 
     ``optimizer`` is that of the text's protocol, unless it is given.
     """
-    every = LOOK_EVERY if s.device.type == "cuda" else 1
+    every = steps_a_look(s)
     if optimizer is None:
         decay = paper.WEIGHT_DECAY
         optimizer = Recipe(model, net=s.net, protocol="paper", rate=RATE, weight_decay=decay, kind="released").optimizer  # type: ignore[arg-type]
     update = update_for(model, optimizer, captured=s.device.type == "cuda")
     recent = Recent(every, s.batch, s.device)
-    checks = train(update, stream, prepare, recent, first_step=0, check_every=every)
+    checks = train(update, stream, prepare, recent, check_every=every)
     return Side(name, lambda: next(checks), s.batch * every)
 
 

@@ -22,11 +22,13 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from repro import environment
+from repro import environment, paper
 from repro.bench import setting
 from repro.bench.timing import OURS, Side, nothing, rates
+from repro.loading import resident
 from repro.problem import Problem
 from repro.training import precision as precisions
+from repro.training import views
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 BATCH = 128
@@ -164,22 +166,26 @@ def convolutions(bench, precision):
 
 
 def kernels(bench):
-    """Print our kernels on conv1's maps: how fast they move the bytes that they must, beside a call unrecorded."""
+    """Print our kernels: how fast they move the bytes that they must, beside a call unrecorded."""
     if not bench.cuda:
         print("\nNo kernels of ours on a CPU.")
         return
     from repro.models import kernels as own
 
-    head("kernel, conv1's maps", "ms", "TB/s", "unrecorded, ms")
-    for dtype in own.DTYPES:
-        for batch in (BATCH, 4 * BATCH):
-            told = f"{str(dtype).removeprefix('torch.')}, batch {batch}"
-            made, why = attempt(partial(kernels_on, bench, own, dtype, batch))
-            for name, (call, moved) in (made or {}).items():
-                cells, why = attempt(partial(kernel_cells, bench, call, moved))
-                row(f"{name}, {told}", *(cells or (why, "", "")))
-            if made is None:
-                row(f"all, {told}", why, "", "")
+    head("kernel", "ms", "TB/s", "unrecorded, ms")
+    groups = [
+        (f"conv1's maps, {str(dtype)[6:]}, batch {batch}", partial(on_maps, bench, own, dtype, batch))
+        for dtype in own.DTYPES for batch in (BATCH, 4 * BATCH)
+    ]  # fmt: skip
+    # At 128, windows would come from an H200's cache, again and again the same.
+    groups += [(f"batch {4 * BATCH}", partial(on_pictures, bench, 4 * BATCH)), ("fc6", partial(on_weights, bench))]
+    for told, make in groups:
+        made, why = attempt(make)
+        for name, (call, moved) in (made or {}).items():
+            cells, why = attempt(partial(kernel_cells, bench, call, moved))
+            row(f"{name}, {told}", *(cells or (why, "", "")))
+        if made is None:
+            row(f"all, {told}", why, "", "")
 
 
 def kernel_cells(bench, call, moved):
@@ -188,15 +194,16 @@ def kernel_cells(bench, call, moved):
     return f"{ms['recorded']:.3f}", f"{1e-9 * moved / ms['recorded']:.2f}", f"{ms['not']:.3f}"
 
 
-def kernels_on(bench, own, dtype, batch):
-    """Return name -> a call of each kernel, and the bytes that it must move."""
-    from repro.models import chain_kernel
+def on_maps(bench, own, dtype, batch):
+    """Return name -> a call of each kernel of the network, and the bytes that it must move."""
+    from repro.models import chain_kernel, dropout_kernel
 
     x = torch.randn(batch, 96, 55, 55, device=bench.device, dtype=dtype)
     x = x.to(memory_format=torch.channels_last)
     gradient = torch.randn_like(x)
     maxima, won = own.pool(x, 3, 2)
     small, bias = torch.randn_like(maxima), torch.randn(96, device=bench.device)
+    flat, (seed, step) = x.permute(0, 2, 3, 1), torch.zeros(2, dtype=torch.int64, device=bench.device)
     large, pooled = x.numel() * dtype.itemsize, maxima.numel() * (dtype.itemsize + 1)
     return {
         "norm": (lambda: own.norm(x, 2, 5, 1e-4, 2.0), 2 * large),
@@ -205,7 +212,46 @@ def kernels_on(bench, own, dtype, batch):
         "pool's gradient": (lambda: own.pool_gradient(small, won, 55, 55, 3, 2), large + pooled),
         "bias and ReLU": (lambda: chain_kernel.bias_relu(x, bias), 2 * large),
         "bias and ReLU's gradient": (lambda: chain_kernel.bias_relu_gradient(x, gradient, bias), 3 * large),
+        "dropout": (lambda: dropout_kernel.drop(flat, seed, step, 0, 0, 1, 2.0), 2 * large),
     }
+
+
+def on_pictures(bench, batch):
+    """Return the same of what feeds the network, each beside as much in torch's operations."""
+    from repro.loading import window_kernel
+    from repro.models import chain_kernel
+
+    side, crop, make = paper.STORED, paper.CROP, {"device": bench.device}
+    images = torch.zeros(4 * batch, side, side, 3, dtype=torch.uint8, **make)
+    mean, chosen = torch.zeros(2, side, side, 3, **make), torch.randperm(len(images), **make)[:batch]
+    offsets, flips = torch.randint(side - crop + 1, (batch, 2), **make), torch.arange(batch, **make) % 2 == 1
+    windows = window_kernel.cut(images, chosen, offsets, flips, crop)
+    x = window_kernel.finish(windows, offsets, flips, mean, None, None, centred=False).permute(0, 3, 1, 2)
+    count, (y, left) = windows.numel(), offsets.unbind(1)
+    padded = batch * 3 * (crop + 3) ** 2
+    # The mean's second half is mirrored, and a mirrored image's window lies in it from the other end.
+    place = flips.long(), y, torch.where(flips, side - crop - left, left)
+    return {
+        "windows": (lambda: window_kernel.cut(images, chosen, offsets, flips, crop), 2 * count),
+        "windows by torch": (
+            lambda: views.mirror(resident.all_windows(images, crop)[chosen, y, left], flips), 2 * count,
+        ),
+        "input": (
+            lambda: window_kernel.finish(windows, offsets, flips, mean, None, None, centred=False), 5 * count,
+        ),
+        "input by torch": (lambda: windows.float().sub_(resident.all_windows(mean, crop)[place]), 5 * count),
+        "border, to bf16": (lambda: chain_kernel.pad(x, 0, 3, 0, 3, True), 4 * count + 2 * padded),
+        "border, to bf16, by torch": (lambda: F.pad(x, (0, 3, 0, 3)).bfloat16(), 4 * count + 2 * padded),
+    }  # fmt: skip
+
+
+def on_weights(bench):
+    """Return the same of the update of a layer's weights."""
+    from repro.training import fused
+
+    weight, velocity, gradient = (torch.zeros(4096, 9216, device=bench.device) for _ in "wvg")
+    rule = {"rate": setting.RATE, "momentum": paper.MOMENTUM, "decay": paper.WEIGHT_DECAY}
+    return {"update": (lambda: fused.update(weight, velocity, gradient, **rule), 20 * weight.numel())}
 
 
 def steps(bench, precision):
