@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
+from repro.problem import first_line
+
 Finding = tuple[str, bool | None]
 """A line, and whether it is fine; None where it is only worth knowing."""
 
@@ -38,7 +40,7 @@ def _torch() -> Iterator[Finding]:
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
-        yield f"torch {_version('torch')} does not import: {_first(error)}", False
+        yield f"torch {_version('torch')} does not import: {first_line(error)}", False
         return
     yield f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}", True
     try:
@@ -50,7 +52,7 @@ def _torch() -> Iterator[Finding]:
             line = "torch and torchvision come from different builds (operator torchvision::nms does not exist): "
             yield line + "uninstall both, then install the extra 'run' so that they come together", False
         else:
-            yield f"torchvision does not import: {_first(error)}", False
+            yield f"torchvision does not import: {first_line(error)}", False
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             yield f"GPU {index}: {torch.cuda.get_device_name(index)}", True
@@ -66,10 +68,6 @@ def _dali() -> Iterator[Finding]:
     try:
         importlib.import_module("nvidia.dali")
     except (ImportError, OSError) as error:
-        yield f"{found[0]} does not import: {_first(error)}", False
+        yield f"{found[0]} does not import: {first_line(error)}", False
         return
     yield f"{found[0]} {_version(found[0])}", True
-
-
-def _first(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

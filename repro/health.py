@@ -35,7 +35,6 @@ import torch
 from pydantic import Field, JsonValue
 
 from repro import environment, measure, store
-from repro.data import embedded
 from repro.experiments import epochs_to, final_error
 from repro.frozen import Frozen
 from repro.judging.stats import Estimate, prediction_interval, sample
@@ -154,11 +153,7 @@ def measured(seed: int, device: str, factor: float = 1.0) -> Iterator[tuple[str,
 
 def pictures() -> Pictures:
     """Return what AlexNet is trained on, drawn in memory, with a small test half: testing tells nothing here."""
-    halves = {}
-    for seed, (split, count) in enumerate((("train", 1024), ("val", 32))):
-        images, labels = embedded.draw(count, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", len(embedded.CLASSES), "health", halves=halves)
+    return Pictures.drawn(1024, 32, "health")
 
 
 def _run(

@@ -365,7 +365,10 @@ def _looks(path: Path) -> Looks:
     return looks
 
 
-RESULTS = ("curve.csv", "missed.npz", "looked.npz", "pictures.npz", "record.json")
+MISSED = "missed.npz"
+"""Beside a record: for each error one bit an image, 1 where it was missed, in the order of the test set."""
+
+RESULTS = ("curve.csv", MISSED, "looked.npz", "pictures.npz", "record.json")
 """What a finished trial leaves in its folder, where it has that: its curve, which test images it missed, what was seen
 in the network and of which pictures; the record last, since it says that the others are there."""
 

@@ -27,14 +27,13 @@ from simulation import Heard
 
 from repro import measure, registry, store
 from repro.cli import main
-from repro.data import embedded
 from repro.experiments import final_error
 from repro.folders import default_claims
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Setting, Task
-from repro.measure import final_error as measure_final_error
 from repro.running import cluster, remote, runner
 from repro.store import Trial
+from repro.training import loop
 
 CLAIM = "dropout-overfitting"
 SHARING = ("lrn-error", "overlapping-pooling-error")
@@ -55,11 +54,7 @@ class OtherTorch:
 
 def pictures() -> Pictures:
     """Return a small synthetic set, ten steps of 32."""
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 320), ("val", 40))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    return Pictures.drawn(320, 40, "sha256:made-up")
 
 
 def load_there(*_: Any) -> Pictures:
@@ -72,7 +67,7 @@ def set_up() -> None:
     folder = Path(os.environ["CLUSTERED"])
     measure.load = load_there if os.getpid() != int(os.environ["AT_HOME"]) else lambda *_: pictures()
     remote.torch = OtherTorch()
-    measure_final_error.CHECKPOINT_S = remote.STATE_S = 0.0
+    loop.CHECKPOINT_S = remote.STATE_S = 0.0
     real = measure.measure
 
     def watched(task: Task, data: Any, monitor: Monitor) -> Trial:

@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 from repro import store
-from repro.data import Dataset, drawn, embedded
+from repro.data import Dataset, drawn
 from repro.experiments import epochs_to, final_error, probe
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Setting, Task
-from repro.measure import epochs_to as measure_epochs_to
-from repro.measure import final_error as measure_final_error
 from repro.running import attempt
+from repro.training import loop
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -48,11 +47,7 @@ def colours(n: int = 128) -> Dataset:
 
 def pictures() -> Pictures:
     """Return a small synthetic set in memory."""
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 160), ("val", 40))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    return Pictures.drawn(160, 40, "sha256:made-up")
 
 
 def prepared(root: Path) -> Pictures:
@@ -109,7 +104,7 @@ class Points:
 def run(kind: str, root: Path, at: Path, point: int | None) -> list[str]:
     """Run the trial of a kind, or what is left of it, in the store ``at``; return the names of the points passed."""
     torch.set_num_threads(1)
-    measure_epochs_to.CHECKPOINT_S = measure_final_error.CHECKPOINT_S = 0.0
+    loop.CHECKPOINT_S = 0.0
     make, data = trial(kind, root)
     task = make(at)
     points = Points(point)

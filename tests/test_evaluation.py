@@ -13,7 +13,6 @@ from test_captured import NothingIsRead, by_torch_fx, parameters
 from test_captured import batches as training_batches
 
 from repro import garbage
-from repro.data import embedded
 from repro.experiments import final_error
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
@@ -168,11 +167,7 @@ def test_the_recording_goes_with_the_network(monkeypatch):
 
 
 def pictures():
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 40), ("val", 20))):
-        images, labels = embedded.draw(n, STORED, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", CLASSES, "sha256:made-up", halves=halves)
+    return Pictures.drawn(40, 20, "sha256:made-up", side=STORED)
 
 
 @pytest.mark.parametrize("changed", [{"epochs": 1.0}, {"epochs": 2.0, "schedule": "plateau"}], ids=str)

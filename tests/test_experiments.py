@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from repro import experiments
+from repro import experiments, folders, registry
 
 FOLDER = Path(experiments.__file__).parent
 
@@ -20,6 +20,15 @@ def test_every_experiment_can_be_measured() -> None:
     """By the module of its name; without torch nobody may import it to see."""
     for name in experiments.names():
         assert (FOLDER.parent / "measure" / f"{name.replace('-', '_')}.py").is_file()
+
+
+def test_what_trains_nothing_plans_no_epochs() -> None:
+    """Of a claim that is counted, read or timed trials are left, and not an epoch."""
+    for claim in registry.load_registry(folders.default_claims()).values():
+        if claim.experiment in ("count", "recorded", "throughput"):
+            experiment, condition = experiments.get(claim.experiment), claim.conditions[claim.headline]
+            assert experiment.pending(condition.arms, condition.seeds, {})
+            assert experiment.planned_epochs(condition.arms, condition.seeds, {}) == 0
 
 
 def test_an_unknown_one_is_a_key_error() -> None:

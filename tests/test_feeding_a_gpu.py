@@ -20,7 +20,7 @@ from repro.loading import Job, pictures
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
 from repro.loading.resident import Resident
-from repro.training.loop import timely
+from repro.loading.watched import timely
 
 GPU = torch.device("cuda", 0)
 

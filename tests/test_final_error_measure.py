@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from repro.data import embedded
 from repro.experiments import final_error
 from repro.experiments.final_error import Parameters
 from repro.loading.pictures import Pictures
@@ -29,11 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 160), ("val", 40))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    return Pictures.drawn(160, 40, "sha256:made-up")
 
 
 def parameters(**changed: Any) -> Parameters:
@@ -133,10 +128,10 @@ def test_what_else_is_trained_here_changes_nothing(pictures: Pictures, tmp_path:
 
     def company() -> bool:
         images, labels = next(steps)
-        other.before(other.step)
+        other.before(other.recent.step)
         with torch.enable_grad():  # also asked while the other is tested
             other.learn(other.model, other.input(images), labels)
-        other.step += 1
+        other.recent.step += 1
         torch.rand(3)
         return False
 

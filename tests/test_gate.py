@@ -93,6 +93,47 @@ def test_red_only_beyond_ten_per_cent_and_what_processes_differ_by(
     assert told[-4] == "  beside plain"
     assert [side for side, *_ in asked] == gate.turns(6)
     assert asked[0][1:] == (["step", "--rounds", "4", "--batch", "32"], 2)
+    assert results.SAME_CODE not in told
+
+
+@pytest.mark.parametrize(
+    ("of_then", "said"),
+    [
+        ({"settings": {"net": "alexnet"}}, "net: 'alexnet-32' here, 'alexnet' there"),
+        ({"environment": {"code_digest": "d", "threads": 2}}, "threads: 1 here, 2 there"),
+        ({"cases": ()}, "the earlier run holds no case"),
+    ],
+)
+def test_a_commit_that_times_other_work_is_not_compared(monkeypatch, capsys, of_then, said):
+    """The first two processes tell, and no others are timed: code 3, whatever the rates."""
+    asked = []
+
+    def bench(root, *_):
+        side = "now" if root == gate.ROOT else "then"
+        asked.append(side)
+        run = a_run(10.0 if side == "now" else 100.0)
+        alike = {"settings": {"net": "alexnet-32"}, "environment": {"code_digest": "d", "threads": 1}}
+        return run.model_copy(update=alike | (of_then if side == "then" else {}))
+
+    monkeypatch.setattr(gate, "bench", bench)
+    monkeypatch.setattr(gate, "unpacked", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["gate.py", "HEAD", "step"])
+    with pytest.raises(SystemExit) as ended:
+        gate.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 3
+    assert said in told.err
+    assert asked == ["then", "now"]
+    assert "grossly" not in told.out
+
+
+def test_a_gate_of_one_code_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "bench", lambda *_: a_run(100.0))
+    monkeypatch.setattr(gate, "unpacked", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["gate.py", "HEAD", "step"])
+    with pytest.raises(SystemExit):
+        gate.main()
+    assert results.SAME_CODE in capsys.readouterr().out.splitlines()
 
 
 def test_a_process_has_one_thread_unless_told_and_runs_its_own_tree(monkeypatch, tmp_path):

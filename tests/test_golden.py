@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro.data import embedded
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Setting, Task
@@ -54,11 +53,7 @@ TOLERANCES = {"code": 1e-4, "paper": 1e-4, "modern": 1e-5}
 
 
 def pictures() -> Pictures:
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 160), ("val", 40))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    found = Pictures("embedded", 10, "golden", halves=halves)
+    found = Pictures.drawn(160, 40, "golden")
     vectors = found.colours.eigenvectors  # whose sign is the linear algebra library's to choose
     found.__dict__["_colours"] = found.colours._replace(eigenvectors=vectors * vectors.sum(0).sign())
     return found

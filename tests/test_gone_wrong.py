@@ -14,15 +14,17 @@ import torch
 from click.testing import CliRunner
 from simulation import Heard
 
-from repro import measure, store
+from repro import measure, problem, store
 from repro.cli import main
 from repro.experiments import final_error
+from repro.loading import watched
 from repro.loading.pictures import Pictures
+from repro.loading.watched import Hung, timely
 from repro.measure import Monitor, Setting, Task
 from repro.running import attempt, runner
 from repro.store import Trial, TrialSpec
-from repro.training import checkpoint, loop, passes
-from repro.training.loop import Hung, Recent, timely
+from repro.training import checkpoint, passes
+from repro.training.loop import Recent
 
 CPU = torch.device("cpu")
 
@@ -31,20 +33,20 @@ CPU = torch.device("cpu")
 def test_the_step_of_a_bad_loss_is_found(losses: list[float], step: int) -> None:
     """Steps count from 1, over a window that has been gone round or not."""
     recent = Recent(4, 1, CPU)
-    for at, value in enumerate(losses):
-        recent.put(at, torch.tensor(0.0), torch.tensor(value))
-    assert recent.first_not_finite(len(losses)) == step
+    for value in losses:
+        recent.put(torch.tensor(0.0), torch.tensor(value))
+    assert recent.first_not_finite() == step
 
 
 def test_a_window_that_went_round_finds_the_first_of_its_steps() -> None:
     """Of the bad losses of the last four steps it is the oldest, wherever the window stands."""
     recent = Recent(4, 1, CPU)
-    for at, value in enumerate([1.0, 1.0, 1.0, 1.0, 1.0, float("inf"), float("nan")]):
-        recent.put(at, torch.tensor(0.0), torch.tensor(value))
-    assert recent.first_not_finite(7) == 6
-    recent.put(5, torch.tensor(0.0), torch.tensor(1.0))
-    recent.put(6, torch.tensor(0.0), torch.tensor(1.0))
-    assert recent.first_not_finite(7) == 7  # none is bad: their sum was
+    for value in [1.0, 1.0, 1.0, 1.0, 1.0, float("inf"), float("nan")]:
+        recent.put(torch.tensor(0.0), torch.tensor(value))
+    assert recent.first_not_finite() == 6
+    for _ in range(4):
+        recent.put(torch.tensor(0.0), torch.tensor(1.0))
+    assert recent.first_not_finite() == 11  # none is bad: their sum was
 
 
 def test_a_training_that_blows_up_is_diverged_at_its_step(tmp_path: Path, one_thread: None) -> None:
@@ -55,9 +57,9 @@ def test_a_training_that_blows_up_is_diverged_at_its_step(tmp_path: Path, one_th
     spec = task.spec.model_copy(update={"config": {**task.spec.config, "activation": "relu", "rate": 1e6}})
     real = Recent.put
 
-    def put(self: Recent, step: int, wrong: torch.Tensor, loss: torch.Tensor) -> None:
-        bad.extend([] if torch.isfinite(loss) else [step + 1])
-        real(self, step, wrong, loss)
+    def put(self: Recent, wrong: torch.Tensor, loss: torch.Tensor) -> None:
+        real(self, wrong, loss)
+        bad.extend([] if torch.isfinite(loss) else [self.step])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recent, "put", put)
@@ -102,7 +104,7 @@ def test_want_of_memory_names_a_batch_and_the_others_go_on(
     assert len(heard.failures) == 1
     assert "batch = 16 in the claim, half of 32, may fit (a guess" in heard.failures[0]
     recorded = {trial.status: trial.message for trial in store.load(tmp_path)[0]}
-    assert recorded["failed"].startswith(f"{type(error).__name__}: ")
+    assert recorded["failed"].startswith(problem.told(error))
     assert "batch = 16" in recorded["failed"]
     assert recorded.keys() == {"completed", "failed"}
 
@@ -161,6 +163,17 @@ def test_a_batch_is_named_only_where_it_may_help(tmp_path: Path) -> None:
     assert attempt.smaller(TrialSpec(config={"batch": 1}, **p)) == ""  # type: ignore[arg-type]
     assert attempt.smaller(TrialSpec(experiment="count", numerics=1, config={}, seed=0)) == ""
     assert not passes.for_want_of_memory(RuntimeError("shapes differ"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("", "RuntimeError"), (" \n", "RuntimeError"), ("\n  \nbroken\nhere", "broken"), ("broken", "broken")],
+)
+def test_an_error_is_told_by_its_first_words(words: str, line: str) -> None:
+    """What ails a compiler or a library may begin with empty lines, or have no words at all: then its kind is told."""
+    error = RuntimeError(words)
+    assert problem.first_line(error) == line
+    assert problem.told(error) == ("RuntimeError" if line == "RuntimeError" else f"RuntimeError: {line}")
 
 
 def test_one_failing_claim_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +256,7 @@ def test_a_hung_loader_fails_its_trial_and_names_itself(
     """The trial is recorded as failed after the limit, while one from memory is never watched."""
     data = crash.pictures()
     real = Pictures.loader
-    monkeypatch.setattr(loop, "LOADER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(watched, "LOADER_TIMEOUT_S", 0.3)
 
     def loader(self: Pictures, name: str, job: Any) -> Any:
         found = real(self, "resident", job)

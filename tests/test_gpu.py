@@ -17,6 +17,7 @@ from repro.experiments.final_error import Parameters
 from repro.loading import Job
 from repro.loading.finish import Finish
 from repro.loading.resident import Resident
+from repro.loading.watched import timely
 from repro.measure.member import Network
 from repro.models import alexnet, cifar
 from repro.models.dropout import Dropout
@@ -26,7 +27,7 @@ from repro.seeds import derive
 from repro.training import precision
 from repro.training.captured import update_for
 from repro.training.inputs import Input, batches
-from repro.training.loop import Recent, timely
+from repro.training.loop import Recent
 from repro.training.optimizer import optimizer_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -232,17 +233,17 @@ def test_between_two_looks_the_host_never_waits(kind):
             if kind == "final-error":
                 net.before(step)
             images, labels = next(stream)
-            recent.put(step, *update(prepare(images), labels))
+            recent.put(*update(prepare(images), labels))
 
     steps(0, 2)
     torch.cuda.set_sync_debug_mode("error")
     try:
         steps(2, 4)
         with pytest.raises(RuntimeError, match="synchronizing"):
-            recent.check(4)
+            recent.check()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert recent.check(4).loss > 0
+    assert recent.check().loss > 0
 
 
 def test_recordings_that_are_replayed_at_once_share_nothing():

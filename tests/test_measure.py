@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from repro.data import Dataset, embedded
-from repro.experiments.epochs_to import MEASUREMENT, NUMERICS, TRAINED
+from repro.experiments import TRAINED
+from repro.experiments.epochs_to import MEASUREMENT, NUMERICS
 from repro.measure import Monitor, Setting, Task
 from repro.measure import epochs_to as module
 from repro.measure.epochs_to import measure, step_of_crossing
 from repro.store import TrialSpec, folder, load_curve
+from repro.training import loop
 from repro.training.inputs import batches
 from repro.training.loop import Check, Interrupted
 
@@ -186,11 +188,12 @@ def test_a_trial_stopped_at_random_steps_ends_the_same_to_the_bit(tmp_path, net)
     """Interrupted some times and resumed, curve, times and measurements are those of an unbroken run."""
     data = colours()
     whole = measure(task(tmp_path / "whole", net=net, activation="tanh", limit=6.0), data, Monitor())
-    rng, stops = random.Random(1), 0
+    rng, stops, heard = random.Random(1), 0, []
     while True:
         broken = task(tmp_path / "broken", net=net, activation="tanh", limit=6.0)
+        stopping = Stop(rng.randrange(20)) if stops < 8 else lambda: False
         try:
-            trial = measure(broken, data, Monitor(stopping=Stop(rng.randrange(20)) if stops < 8 else lambda: False))
+            trial = measure(broken, data, Monitor(lambda done, _words: heard.append(done), stopping))
         except Interrupted:
             stops += 1
             continue
@@ -198,6 +201,7 @@ def test_a_trial_stopped_at_random_steps_ends_the_same_to_the_bit(tmp_path, net)
     assert stops >= 3
     assert (trial.status, trial.measurements, trial.message) == (whole.status, whole.measurements, whole.message)
     assert curve_of(tmp_path / "broken", trial) == curve_of(tmp_path / "whole", whole)
+    assert heard == [row["epochs"] for row in curve_of(tmp_path / "broken", trial)]  # what was done is not done again
 
 
 def test_a_trial_with_a_damaged_checkpoint_starts_afresh(tmp_path):
@@ -215,7 +219,7 @@ def test_a_trial_with_a_damaged_checkpoint_starts_afresh(tmp_path):
 
 def test_the_state_is_saved_while_a_trial_runs(tmp_path, monkeypatch):
     """A process killed between checkpoints loses only what came after the last one."""
-    monkeypatch.setattr(module, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     data, limited = noise(), task(tmp_path, limit=3.0)
 
     def die(done, _words):

@@ -46,11 +46,6 @@ STDS = {
     "18pct": [1e-4, 0.01, 0.01, 0.01],
     "19pct": [1e-4, 0.01, 0.01, 0.01],
 }
-MULTIPLY_ADDS = {
-    "conv-local-13pct": 1024 * 64 * 75 + 256 * 64 * 1600 + 64 * 32 * 576 + 64 * 32 * 288 + 2048 * 10,
-    "18pct": 1024 * 32 * 75 + 256 * 32 * 800 + 64 * 64 * 800 + 1024 * 10,
-    "19pct": 1024 * 32 * 75 + 256 * 32 * 800 + 64 * 64 * 800 + 1024 * 10,
-}
 
 
 @pytest.mark.parametrize("net", cifar.NETS)
@@ -59,7 +54,6 @@ def test_every_layer_has_the_parameters_counted_by_hand(net):
     weighted = [m for m in cifar.build(net, "relu") if list(m.parameters(recurse=False))]
     assert [sum(p.numel() for p in m.parameters()) for m in weighted] == PARAMETERS[net]
     assert sum(PARAMETERS[net]) == TOTALS[net]
-    assert cifar.multiply_adds(net) == MULTIPLY_ADDS[net]
 
 
 @pytest.mark.parametrize("net", cifar.NETS)

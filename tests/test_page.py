@@ -15,7 +15,7 @@ from made_up import CLAIMS, REPORTS
 
 from repro import cli, registry, spec, store
 from repro.release import RELEASE
-from repro.report import looked, page, sections, summary, svg, tables
+from repro.report import page, sections, summary, svg, tables
 from repro.store import Measurement, StoreError, Trial
 
 
@@ -363,15 +363,6 @@ def test_without_pictures_classes_stand_in_their_place(tmp_path: Path) -> None:
     assert "<img" not in part
     assert "their pictures are not shown: they belong to the data set" in part
     assert part.count("star") > 8
-
-
-def test_chroma_is_what_the_probe_measures() -> None:
-    """The page and the measuring half agree on what share of the kernels is colour."""
-    torch = pytest.importorskip("torch")
-    from repro.measure.probe import colour_shares
-
-    kernels = np.random.default_rng(1).normal(size=(12, 3, 4, 4))
-    assert looked.chroma(kernels, towers=2) == pytest.approx(colour_shares(torch.from_numpy(kernels), towers=2))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x00" * 50], ids=["empty", "torn", "zeros"])

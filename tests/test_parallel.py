@@ -34,7 +34,7 @@ from repro.measure.member import Network
 from repro.models.nets import network
 from repro.problem import Problem
 from repro.running import attempt, runner
-from repro.training import checkpoint, parallel, ranks
+from repro.training import checkpoint, loop, parallel, ranks
 from repro.training.loop import train, updating
 from repro.training.parallel import ALONE, Team, asked_for, part
 from repro.training.passes import Unfit, has_batch_norm
@@ -68,7 +68,7 @@ def trained(
     found = {f"{name}{AT_FIRST}": value.clone() for name, value in net.model.state_dict().items()}
     checks = train(
         updating(net.model, net.recipe.optimizer, net.learn), net.stream(), lambda drawn: net.input(drawn).to(dtype),
-        net.recent, first_step=0, check_every=steps, before=net.before,
+        net.recent, check_every=steps, before=net.before,
     )  # fmt: skip
     next(checks)
     return {**found, **net.model.state_dict(), "errors": net.recent.wrong.double(), "losses": net.recent.loss.double()}
@@ -119,7 +119,7 @@ class Rank:
     def __init__(self, device: torch.device) -> None:
         self.team = Team(dist.get_rank(), dist.get_world_size(), "gloo")
         drawn.COUNTS = COUNTS
-        measured.CHECKPOINT_S = 0.0
+        loop.CHECKPOINT_S = 0.0
 
     def trained(self, changed: dict[str, Any], *how: Any) -> dict[str, Tensor]:
         return trained(parameters(**changed), self.team, *how)
@@ -515,11 +515,11 @@ def before(self, step):
             raise RuntimeError("broken")
         os.kill(os.getpid(), int(sys.argv[2]))
     real(self, step)
-from repro.measure import final_error
+from repro.training import loop
 from repro.cli import main
 if __name__ == "__main__":  # and not in processes that decode for it
     Network.before = before
-    final_error.CHECKPOINT_S = 0.0
+    loop.CHECKPOINT_S = 0.0
     main(sys.argv[3:])
 """
 SMOKE = ["run", "claim", "lrn-error", "--condition", "smoke", "--device", "cpu", "--seeds", "1", "--store"]

@@ -169,19 +169,6 @@ def test_statistics_are_those_of_a_plain_computation(root, jobs):
     assert (vectors[np.abs(vectors).argmax(0), range(3)] > 0).all()
 
 
-def test_the_same_statistics_are_what_the_reference_for_the_loaders_computes(root):
-    """repro.training.views has the covariance of tensors."""
-    import torch
-
-    from repro.training import views
-
-    paths = sorted(root.glob("train/*/*.JPEG"))
-    images = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths]))
-    found = statistics(load(root), jobs=1)
-    covariance = found.eigenvectors @ np.diag(found.eigenvalues) @ found.eigenvectors.T
-    np.testing.assert_allclose(views.covariance(images).numpy(), covariance, rtol=1e-10)
-
-
 def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
 

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from repro.data import embedded
 from repro.experiments import probe
+from repro.experiments.probe import colour_shares
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Setting, Task, measure
 from repro.measure import probe as module
-from repro.measure.probe import Hidden, Nearest, agreement, colour_shares
+from repro.measure.probe import Hidden, Nearest, agreement
 from repro.store import folder
 
 
 def test_colour_shares_by_hand() -> None:
     """Kernels alike in all channels hold no colour, those whose channels add up to nothing hold only colour."""
-    grey = torch.rand(4, 1, 5, 5).expand(4, 3, 5, 5)
-    colour = torch.rand(4, 1, 5, 5) * torch.tensor([1.0, -0.5, -0.5])[:, None, None]
-    assert colour_shares(torch.cat([grey, colour]), towers=2) == pytest.approx([0.0, 1.0], abs=1e-6)
-    red = torch.zeros(2, 3, 1, 1)
+    draw = np.random.default_rng(0)
+    grey = draw.random((4, 1, 5, 5)).repeat(3, axis=1)
+    colour = draw.random((4, 1, 5, 5)) * np.array([1.0, -0.5, -0.5])[:, None, None]
+    assert colour_shares(np.concatenate([grey, colour]), towers=2) == pytest.approx([0.0, 1.0], abs=1e-6)
+    red = np.zeros((2, 3, 1, 1), np.float16)
     red[:, 0] = 3.0
     assert colour_shares(red, towers=1) == pytest.approx([2 / 3])  # (3, 0, 0) is grey (1, 1, 1) and colour (2, -1, -1)
 
@@ -76,11 +77,9 @@ def test_the_rows_compared_are_taken_from_whatever_batches_they_are_in(batch: in
 
 def test_a_probe_trains_and_looks(tmp_path: Path) -> None:
     """The trial ends with what was found, and with nothing that a test would say."""
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 96), ("val", 24))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    pictures = Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    pictures = Pictures.drawn(96, 24, "sha256:made-up")
+    halves = pictures.halves
+    assert halves is not None
     p = probe.Parameters(
         dataset="embedded", protocol="modern", net="alexnet-32", stored=32, crop=28, batch=32, epochs=1.0, rate=0.02
     )

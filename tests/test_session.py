@@ -31,7 +31,7 @@ from repro.experiments import Planned
 from repro.judging import bands
 from repro.marks import Reader
 from repro.measure import Monitor, Task
-from repro.report import progress
+from repro.report import progress, tables
 from repro.running import attempt, runner, session, workers
 from repro.running.work import Outcome
 from repro.store import Measurement, StoreError, Trial, TrialSpec
@@ -391,7 +391,7 @@ def test_a_trial_that_failed_is_told_at_once_and_whatever_becomes_of_the_next(
             raise StoreError("no room")
         if what == "a rank is lost":
             raise runner.Lost("rank 1 is gone")
-        raise Interrupted(3)
+        raise Interrupted
 
     monkeypatch.setattr(measure, "measure", measured)
     monkeypatch.setattr(measure, "load", lambda *_: Nothing())
@@ -423,7 +423,7 @@ def test_after_a_stop_no_other_claim_is_begun(
         os.kill(os.getpid(), signal.SIGINT)
         while not monitor.stopping():
             time.sleep(0.01)
-        raise StoreError("no room") if "disk" in ending else Interrupted(3)
+        raise StoreError("no room") if "disk" in ending else Interrupted
 
     def missing(experiment: str, *rest: Any, **more: Any) -> Any:
         if experiment == "count":
@@ -459,6 +459,28 @@ def test_a_failure_takes_its_bar_away_and_stands_on_stderr(
         assert (line in screen.getvalue()) == one_screen
         assert capsys.readouterr().err == ("" if one_screen else line)
         assert told.failures == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "told"),
+    [("epochs-to", 6.578, "epochs", "6.58 epochs"), ("top1-error-ten", 37.5, "%", "37.50%")],
+)
+def test_a_trial_that_ends_is_told_as_the_tables_have_it(name: str, value: float, unit: str, told: str) -> None:
+    """Of what it measured, the number that it was run for, with its unit."""
+    measured = (
+        Measurement(name="epochs-trained", value=7.0, unit="epochs"),
+        Measurement(name=name, value=value, unit=unit),
+    )
+    trial = Trial(
+        spec=OTHERS[0], data_digest="d", status="completed", measurements=measured, environment={}, started="s",
+        duration_s=3.0,
+    )  # fmt: skip
+    screen = io.StringIO()
+    progress.Progress(Console(file=screen, width=80)).ended(Planned("one", OTHERS[0], "scoring", 5.0), trial)
+    assert screen.getvalue().endswith(f": completed {told} (3 s)\n")
+    found = {"measurements": {m.name: m.value for m in measured}, "status": "completed", "limit": None}
+    assert tables.result(found) == told
+    assert tables.result(found | {"measurements": {}, "status": "censored", "limit": 30.0}) == "> 30.00 epochs"
 
 
 def test_what_failed_before_is_told_where_a_later_claim_cannot_be_run(

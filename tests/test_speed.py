@@ -67,8 +67,8 @@ def test_both_pages_name_the_gpu_and_the_share_of_the_roofline(tmp_path):
     assert cpus.strip() == speed.table(before).split("\n\n- ")[0].strip()  # what was said of the CPU stays
     assert "| case | ours | of the roofline | ours over itself | beside it | ours over it | |" in gpus
     step = "| step: a training step of alexnet, bf16, batch 128 | 40,000 images/s | 50% | 1.00 [1.00, 1.00] | plain |"
-    assert f"{step} 2.00 [2.00, 2.00] | faster |" in gpus
-    assert "|  |  |  |  | own over script | 4.00 [4.00, 4.00] | faster |" in gpus
+    assert f"{step} 2.00 [2.00, 2.00] | faster (noise 1.00) |" in gpus
+    assert "|  |  |  |  | own over script | 4.00 [4.00, 4.00] | faster (interval alone) |" in gpus
     assert gpus.count("NVIDIA H200, CUDA 13.0, cuDNN 91300, EPIC, 16 cores, 16 threads, 16 workers, Python ") == 2
     assert "reports/bench/nvidia-h200/alexnet-loader-and-step-judge-fp32-128.json" in gpus
     assert "; loader-and-step: DALI not measured: not there" in gpus
@@ -87,6 +87,22 @@ def test_both_pages_name_the_gpu_and_the_share_of_the_roofline(tmp_path):
         in told
     )
     assert "Nothing of this was measured on a GPU" in " ".join(speed.quoted(before).split())
+
+
+def test_the_readme_names_every_peer_of_other_code_and_says_where_ours_is_not_faster():
+    """Of the two records that it quotes, and of those of a GPU."""
+    runs = speed.records()
+    quoted = " ".join(speed.quoted(runs).split())
+    peers = [(case, peer) for name in ("alexnet", "18pct") for case in runs[name].cases for peer in case.foreign]
+    assert len(peers) > 8
+    for case, peer in peers:
+        found = results.ratio(case, peer)
+        said = speed.ratio(case, peer) + f", {found.judged}" * (found.word != "faster")
+        assert said in quoted, (case.name, peer)
+    half = ran(also=(("own", "plain"),), own=40_000.0, plain=80_000.0)
+    slow = speed.quoted(runs | {"there": on_a_gpu(half)})
+    assert "| 0.50 [0.50, 0.50], slower (noise 1.00) plain; " in slow
+    assert "; 0.50 [0.50, 0.50], slower (interval alone) own over plain |" in slow
 
 
 def test_files_that_are_named_are_put_where_they_belong_and_written_of(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from repro.data import embedded
 from repro.experiments import throughput
 from repro.folders import default_claims
 from repro.loading.pictures import Pictures
@@ -17,11 +16,7 @@ from repro.store import load_curve
 
 def test_a_timing_measures_all_arms_in_turn(tmp_path: Path) -> None:
     """Two nets, five rounds: a row an arm and round, and what is recorded follows from the rows."""
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 64), ("val", 16))):
-        images, labels = embedded.draw(n, 32, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    pictures = Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    pictures = Pictures.drawn(64, 16, "sha256:made-up")
     common = {"dataset": "embedded", "protocol": "modern", "net": "alexnet-32", "stored": 32, "crop": 28, "batch": 8}
     arms = {
         towers: throughput.Parameters(**common, towers=towers, loader="resident", rounds=5, gpus=0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from repro.data import Dataset
 from repro.models import cifar
-from repro.training import checkpoint
+from repro.training import checkpoint, loop
 from repro.training.inputs import Input, batches
 from repro.training.loop import Check, Interrupted, Recent, train, updating
 from repro.training.optimizer import optimizer_for
@@ -146,8 +146,8 @@ def test_the_running_error_is_the_mean_over_the_last_window():
     recent, wrong, losses = Recent(4, 10, torch.device("cpu")), [9, 8, 7, 6, 3, 1], [2.0, 1.5, 1.0, 0.5, 0.25, 0.125]
     checks = []
     for step in range(6):
-        recent.put(step, torch.tensor(wrong[step]), torch.tensor(losses[step]))
-        checks.append(recent.check(step + 1))
+        recent.put(torch.tensor(wrong[step]), torch.tensor(losses[step]))
+        checks.append(recent.check())
     assert checks[0] == Check(1, 0.9, 2.0, 1)
     assert checks[1] == Check(2, pytest.approx(0.85), 1.75, 2)
     assert checks[3] == Check(4, pytest.approx(0.75), 1.25, 4)
@@ -157,10 +157,11 @@ def test_the_running_error_is_the_mean_over_the_last_window():
 def test_the_running_error_survives_a_resume():
     """Its state, loaded into a fresh one, gives the same check."""
     recent, other = (Recent(3, 10, torch.device("cpu")) for _ in range(2))
-    for step, wrong in enumerate([9, 5, 4, 2]):
-        recent.put(step, torch.tensor(wrong), torch.tensor(1.0))
+    for wrong in [9, 5, 4, 2]:
+        recent.put(torch.tensor(wrong), torch.tensor(1.0))
     other.load_state_dict(recent.state_dict())
-    assert other.check(4) == recent.check(4)
+    other.step = recent.step
+    assert other.check() == recent.check()
 
 
 def linear():
@@ -171,7 +172,7 @@ def linear():
     return layer
 
 
-def run_of(checks, *, check_every=1.0, stopping=lambda: False):
+def run_of(checks, *, check_every=1.0):
     """Return the first ``checks`` checks of training a linear classifier on five batches an epoch, and that."""
     data, layer = numbered(40), linear()
     model = nn.Sequential(nn.Flatten(), layer)
@@ -180,9 +181,7 @@ def run_of(checks, *, check_every=1.0, stopping=lambda: False):
         batches(data, 8, 0),
         Input(data.images, "modern"),
         Recent(5, 8, torch.device("cpu")),
-        first_step=0,
         check_every=check_every,
-        stopping=stopping,
     )
     return take(running, checks), layer
 
@@ -206,7 +205,8 @@ def test_after_a_resume_the_checks_fall_on_the_same_steps(check_every):
         empty = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
         stream = itertools.repeat((torch.zeros(1, 1, 1, 3), torch.zeros(1, dtype=torch.int64)))
         optimizer, recent = torch.optim.SGD(empty.parameters(), 0.0), Recent(1, 1, torch.device("cpu"))
-        return train(updating(empty, optimizer), stream, lambda x: x, recent, first_step=first, check_every=check_every)
+        recent.step = first
+        return train(updating(empty, optimizer), stream, lambda x: x, recent, check_every=check_every)
 
     for first in range(45):
         assert next(checks_from(first)).step == next(step for step in due if step > first)
@@ -235,11 +235,62 @@ def test_the_loop_equals_a_plain_one():
 
 
 def test_an_interruption_comes_between_two_steps():
-    """Interrupted names the steps done, and exactly those were learned from."""
-    asked = itertools.count()
-    with pytest.raises(Interrupted, match="interrupted after step 4") as caught:
-        run_of(20, stopping=lambda: next(asked) >= 4)
-    assert caught.value.step == 4
+    """The fifth step is not begun: four batches were drawn, learned from and counted."""
+    weights, recent, drawn = nn.Parameter(torch.zeros(1)), Recent(1, 1, torch.device("cpu")), itertools.count(1)
+
+    def update(images, labels):
+        with torch.no_grad():
+            weights.add_(1)
+        return labels, images
+
+    stream = ((torch.zeros(()), torch.zeros(())) for _ in drawn)
+    with pytest.raises(Interrupted):
+        list(train(update, stream, lambda x: x, recent, check_every=9, stopping=lambda: recent.step >= 4))
+    assert (weights.item(), recent.step, next(drawn)) == (4, 4, 5)
+
+
+class Clocked:
+    """A training by a clock of its own: 5 s to a check, of which there are three, 100 s to look, 1000 s to save."""
+
+    def __init__(self, ends):
+        self.now, self.trained_s, self.saved, self.ends = 0.0, 0.0, [], ends
+
+    def monotonic(self):
+        return self.now
+
+    def save_state(self):
+        self.now += 1000
+        self.saved.append(self.trained_s)
+
+    def checks(self):
+        for step in (1, 2, 3):
+            self.now += 5
+            yield Check(step, 0.5, 1.0, 1)
+        self.now += 2
+        raise Interrupted
+
+    def ended(self, check):
+        self.now += 100
+        return "" if check.step == self.ends else None  # an end that is falsy is an end
+
+
+@pytest.mark.parametrize(("every", "saved"), [(0.0, [5.0, 10.0]), (50.0, [10.0]), (150.0, [])])
+def test_only_training_counts_as_time_trained(monkeypatch, every, saved):
+    """Neither looking nor saving does; the state is saved on the way, and holds the time so far."""
+    run = Clocked(ends=3)
+    monkeypatch.setattr(loop, "time", run)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", every)
+    assert loop.train_to_the_end(run, run.checks(), run.ended) == ""
+    assert (run.trained_s, run.saved) == (15.0, saved)
+
+
+def test_an_interrupted_training_is_saved_with_its_last_seconds(monkeypatch):
+    """Those since the last check; and the interruption is passed on."""
+    run = Clocked(ends=None)
+    monkeypatch.setattr(loop, "time", run)
+    with pytest.raises(Interrupted):
+        loop.train_to_the_end(run, run.checks(), run.ended)
+    assert (run.trained_s, run.saved[-1]) == (17.0, 17.0)
 
 
 def test_a_checkpoint_gives_back_what_was_saved(tmp_path):

@@ -400,11 +400,7 @@ ARMS = {"two": _parameters("two"), "half": _parameters("half")}
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    halves = {}
-    for seed, (split, n) in enumerate((("train", 64), ("val", 16))):
-        images, labels = embedded.draw(n, 20, seed)
-        halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
-    return Pictures("embedded", 10, "sha256:made-up", halves=halves)
+    return Pictures.drawn(64, 16, "sha256:made-up", side=20)
 
 
 def test_a_trial_times_two_ranks_and_one_in_turn(tmp_path: Path, pictures: Pictures) -> None:

@@ -103,7 +103,7 @@ def test_a_store_that_cannot_be_written_stops_the_others(tmp_path, monkeypatch):
         while not monitor.stopping():
             pass
         left.set()
-        raise Interrupted(0)
+        raise Interrupted
 
     monkeypatch.setattr(measure, "measure", measured)
     with pytest.raises(StoreError, match="full"):

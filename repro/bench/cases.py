@@ -35,7 +35,7 @@ from repro.bench.timing import Side
 from repro.bench.together import together
 from repro.loading.finish import Finish
 from repro.models.normalization import ResponseNorm
-from repro.problem import Problem
+from repro.problem import Problem, first_line
 from repro.training.evaluation import Evaluation
 from repro.training.precision import Precision, compute_in
 from repro.training.sgd2012 import SGD2012
@@ -85,8 +85,7 @@ def _compiled(model: nn.Module, images: Tensor, labels: Tensor) -> nn.Module:
     try:
         F.cross_entropy(compiled(images), labels).backward()
     except RuntimeError as error:  # what the compiler raises derives from it
-        why = str(error).splitlines()[0]
-        raise Problem(f"torch.compile does not work here; leave --compile out ({why})") from error
+        raise Problem(f"torch.compile does not work here; leave --compile out ({first_line(error)})") from error
     return compiled
 
 

@@ -33,6 +33,7 @@ def start(_s: Settings, _stack: ExitStack) -> Case:
     """Return the command line from nothing to its help, beside what it cannot do without."""
     sides = (
         Side("repro", partial(_program, "-m", "repro", "--help"), 1),
+        Side("repro list", partial(_program, "-m", "repro", "list"), 1),
         Side("import click", partial(_program, "-c", "import click"), 1, foreign=True),
     )
     return Case("starts", "repro --help in a process of its own", sides, no_floor=NO_FLOOR)
@@ -86,7 +87,7 @@ def report(_s: Settings, stack: ExitStack) -> Case:
         Side("the verdicts alone", lambda: summary.summarise(registry, root), 1),
         Side("its records, read as JSON", read, 1, foreign=True),
     )
-    return Case("pages", f"the page of {SHOWN} records of {SHOWN_CLAIMS} claims", sides, no_floor=NO_FLOOR)
+    return Case("pages", f"the page of {SHOWN} records of {SHOWN_CLAIMS} claims, again", sides, no_floor=NO_FLOOR)
 
 
 def made_up(claims: int, trials: int) -> tuple[list[Claim], list[Trial]]:

@@ -1,7 +1,8 @@
 """The cases that read pictures: decoding, the loaders, and training fed by them or by a set in memory."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +32,7 @@ from repro.bench.setting import (
     torchvisions,
     trainer,
 )
-from repro.bench.timing import Side, nothing
+from repro.bench.timing import Side
 from repro.data import Dataset
 from repro.loading import Job, Loader, make
 from repro.loading.finish import Finish
@@ -40,8 +41,9 @@ from repro.models.cifar import NETS as CIFAR_NETS
 from repro.training.inputs import Input, batches
 from repro.training.optimizer import optimizer_for
 
-AHEAD = 2  # batches a worker may have ready: taken before the clock starts
-SETTLE_S = 0.5  # in which its queue fills again, while nobody is timed
+AHEAD = 2  # batches a worker may have ready
+EACH = 2  # batches of each worker in a call, at least: with one, rates scatter nearly twice as far
+SETTLE_S = 0.1  # at least, while nobody is timed: what a batch is handed over in, where none takes long to make
 IN_MEMORY = 10_240  # pictures of the set that lies in memory: 80 batches of 128
 NO_FLOOR = "no floor known for this case"
 
@@ -149,12 +151,12 @@ def loader_and_step(s: Settings, stack: ExitStack) -> Case:
 
     def fed(stream: "_Stream", name: str = "repro") -> Side:
         own = trainer(s, ours(s, model_of(s)), iter(stream.take, None), lambda x: x, name=name)
-        return own._replace(before=stream.before, after=stream.after)
+        return _timed(s, stream, own)
 
     def plainly() -> Side:
         take = by_loader().take
         call = plain_trainer(plain(model_of(s)).to(s.device), lambda: _contiguous(take()))
-        return _side(s, by_loader()._replace(take=call))
+        return _timed(s, by_loader(), Side("", call, s.batch))
 
     def by_script() -> Side:
         stream, net = _script(s, stack), torchvisions(s) if s.net == "alexnet" else plain(model_of(s))
@@ -191,11 +193,13 @@ def _workers(s: Settings) -> str:
 
 
 class _Stream(NamedTuple):
-    """What gives the next batch of a loader as a network's input with its labels, and what is done around a slice."""
+    """What gives the next batch of a loader as a network's input with its labels, and the queue that it takes from.
+
+    Of what lies in memory there is none.
+    """
 
     take: Callable[[], Any]
-    before: Callable[[], object] = nothing
-    after: Callable[[], object] = nothing
+    queue: Iterator[object] | None = None
 
 
 def _stream(s: Settings, stack: ExitStack, name: str) -> _Stream:
@@ -211,18 +215,57 @@ def _stream(s: Settings, stack: ExitStack, name: str) -> _Stream:
         window = next(windows)
         return finish(window, 0), window.labels
 
-    if name == "resident":
-        return _Stream(take)
-    return _Stream(take, partial(_empty, windows, s.workers), _settle)
+    return _Stream(take, None if name == "resident" else windows)
 
 
 def _side(s: Settings, stream: _Stream) -> Side:
-    return Side("repro", stream.take, s.batch, stream.before, stream.after)
+    return _timed(s, stream, Side("repro", stream.take, s.batch))
+
+
+def _timed(s: Settings, stream: _Stream, side: Side) -> Side:
+    return side if stream.queue is None else queued(side, stream.queue, s.workers, round(side.units / s.batch))
 
 
 def _foreign(s: Settings, stream: Any, call: Callable[[], object]) -> Side:
     """Return what takes batches from a DataLoader, and runs none of the package's code, as a side."""
-    return Side("", call, s.batch, partial(_empty, stream, s.workers), _settle, foreign=True)
+    return queued(Side("", call, s.batch, foreign=True), stream, s.workers)
+
+
+def queued(side: Side, queue: Iterator[object], workers: int, batches: int = 1) -> Side:
+    """Return a side, whose call takes ``batches`` from a queue that ``workers`` fill, as one timed as in a long run.
+
+    What lies ready before the clock starts would be told as made in no time, so the queue is emptied. Then all workers
+    start anew at once, and bring a batch each at about the same time, burst after burst: whoever counts from one to
+    another, and no whole ones, may tell of half the rate or of twice. So a call takes a whole number of batches a
+    worker, and between the emptying and the clock the least such number is taken as the side takes it, which leaves it
+    and the workers in the step that they keep. Behind the clock it waits until the queue is full again, by how long the
+    workers took for a batch each: the side that is timed next would have to share its cores with them.
+    """
+    whole = workers // math.gcd(workers, batches)
+    times = whole * math.ceil(EACH * workers / (whole * batches))
+    filling = 0.0
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            side.call()
+
+    def before() -> None:
+        nonlocal filling
+        _pass(queue, AHEAD * max(2, workers))  # of DALI's, too, where there is one worker
+        start = time.perf_counter()
+        _pass(queue, workers)
+        filling = (AHEAD + 1) * (time.perf_counter() - start)  # one more: not all take equally long
+        take(whole)
+
+    def after() -> None:
+        time.sleep(max(filling, SETTLE_S))
+
+    return side._replace(call=partial(take, times), units=times * side.units, before=before, after=after)
+
+
+def _pass(queue: Iterator[object], count: int) -> None:
+    for _ in range(count):
+        next(queue)
 
 
 def _script(s: Settings, stack: ExitStack) -> Any:
@@ -242,13 +285,3 @@ def _endless(data: Any, s: Settings, stack: ExitStack) -> Any:
 def _to(stream: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     images, labels = next(stream)
     return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-
-def _empty(stream: Any, workers: int) -> None:
-    """Take what a queue holds ready."""
-    for _ in range(AHEAD * max(2, workers)):  # of DALI's, too, where there is one worker
-        next(stream)
-
-
-def _settle() -> None:
-    time.sleep(SETTLE_S)

@@ -105,12 +105,25 @@ class Run(Frozen):
     not_measured: dict[str, str]
 
 
+QUIET = 1.1
+"""The noise above which no run shows that there is no difference: it would be said the oftener the louder a machine."""
+
+
 class Told(NamedTuple):
-    """A ratio of rates, ours over a peer's: the median of the rounds, and the interval of their geometric mean."""
+    """A ratio of rates, ours over a peer's: the median of the rounds, and the interval of their geometric mean.
+
+    ``noise`` is what the word was found by; None of a peer over a peer, where it is the interval alone.
+    """
 
     median: float
     mean: Estimate
     word: str
+    noise: float | None
+
+    @property
+    def judged(self) -> str:
+        """The word, and what it was found by."""
+        return f"{self.word} ({'interval alone' if self.noise is None else f'noise {self.noise:.2f}'})"
 
 
 class Change(NamedTuple):
@@ -156,21 +169,24 @@ def noise(ran: Ran) -> float:
 def ratio(ran: Ran, peer: str, of: str = OURS) -> Told:
     """Return ours over a peer; of ours the geometric mean of the two slices of a round, which lie around the peer's.
 
-    ``of`` may be another peer: then it is that one over ``peer``.
-
     Faster and slower are said where the whole interval lies beyond the noise; "no difference shown" where it lies
-    within the noise; "not resolved" otherwise: more rounds, or a quieter machine, would tell.
+    within the noise and holds 1, and the noise is below QUIET; "not resolved" otherwise: more rounds, or a quieter
+    machine, would tell.
+
+    ``of`` may be another peer: then it is that one over ``peer``. How either differs from itself is not known, each
+    having one slice a round, and the noise is that of ours: so faster and slower are said where the interval leaves
+    out 1, and never that no difference is shown.
     """
     ours, theirs = _both(ran) if of == OURS else ran.rates[of], ran.rates[peer]
-    found, limit = _paired(ours, theirs), noise(ran)
+    found, limit = _paired(ours, theirs), noise(ran) if of == OURS else None
     word = "not resolved"
-    if found.low > limit:
+    if found.low > (limit or 1.0):
         word = "faster"
-    elif found.high < 1 / limit:
+    elif found.high < 1 / (limit or 1.0):
         word = "slower"
-    elif 1 / limit <= found.low and found.high <= limit:
+    elif limit and limit < QUIET and 1 / limit <= found.low <= 1 <= found.high <= limit:
         word = "no difference shown"
-    return Told(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), found, word)
+    return Told(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), found, word, limit)
 
 
 def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
@@ -236,6 +252,28 @@ def told(change: Change, of: str = "rounds") -> list[str]:
         f"  ours alone {_interval(change.ours)}",
         *(f"  {peer} alone {_interval(found)}" for peer, found in change.peers.items()),
     ]
+
+
+SAME_CODE = "both sides have the same code: what differs is noise"
+
+
+def same_code(now: Run, then: Run) -> bool:
+    """Return whether two runs are surely of the same code."""
+    digest = now.environment.get("code_digest")
+    return digest is not None and digest == then.environment.get("code_digest")
+
+
+def compared(now: Run, then: Run) -> list[str]:
+    """Return lines that say which run another is compared with, and where both are of one code that they are."""
+    e = then.environment
+    commit = f"{str(e.get('commit'))[:12]}{' with changes' if e.get('dirty') else ''}"
+    lines = [f"then: commit {commit}, made {then.made}, load {loads(then)}"]
+    return lines + [SAME_CODE] * same_code(now, then)
+
+
+def loads(run: Run) -> str:
+    """Return how many processes wanted a core as a run began and as it ended, where that was told."""
+    return " to ".join(f"{value:g}" for value in run.load) or "unknown"
 
 
 def _interval(of: Estimate) -> str:
@@ -307,7 +345,7 @@ def _summary(ran: Ran) -> dict[str, Any]:
         "of_floor": rate(ran) / ran.floor if ran.floor else None,
         "ratios": {
             peer: {"median": t.median, "mean": t.mean.value, "low": t.mean.low, "high": t.mean.high, "n": t.mean.n[0],
-                   "word": t.word}
+                   "word": t.word, "noise": t.noise}
             for peer, t in told.items()
         },
     }  # fmt: skip

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from repro.problem import Problem
+from repro.problem import Problem, told
 
 SLICE_S = 0.25
 """Seconds that a side is timed at a time, at least: long beside what else a machine does now and then."""
@@ -39,10 +39,7 @@ OURS, AGAIN = "ours", "ours again"
 
 def why(error: Exception) -> str:
     """Return why something cannot be timed: what a Problem says, of anything else the kind and the first line."""
-    if isinstance(error, Problem):
-        return str(error)
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first}".removesuffix(": ")
+    return str(error) if isinstance(error, Problem) else told(error)
 
 
 def working(sides: Sequence[Side], wait: Callable[[], object] = nothing) -> tuple[list[Side], dict[str, str]]:
@@ -54,7 +51,7 @@ def working(sides: Sequence[Side], wait: Callable[[], object] = nothing) -> tupl
     missing: dict[str, str] = {}
     for side in sides:
         try:
-            _seconds(side, 1, lambda: 0.0, wait)
+            seconds(side, 1, lambda: 0.0, wait)
         except Exception as error:
             if not found:
                 raise
@@ -74,28 +71,32 @@ def rates(
     device has done all it was given: each clock is read behind it. A round times the first side, the others, and the
     first again, and every other round goes backwards: a machine that slowly gets slower slows all of them alike.
     """
-    calls = [_calls(side, clock, wait, slice_s) for side in sides]
+    calls = [calls_a_slice(side, clock, wait, slice_s) for side in sides]
     order = [*enumerate(side.name for side in sides), (0, AGAIN)]
     order[0] = (0, OURS)
     found: dict[str, list[float]] = {name: [] for _, name in order}
     for number in range(rounds):
         for at, name in order if number % 2 == 0 else reversed(order):
             side = sides[at]
-            found[name].append(calls[at] * side.units / _seconds(side, calls[at], clock, wait))
+            found[name].append(calls[at] * side.units / seconds(side, calls[at], clock, wait))
     return found
 
 
-def _calls(side: Side, clock: Callable[[], float], wait: Callable[[], object], slice_s: float) -> int:
-    """Return how many calls fill a slice, having warmed the side up by as many at least."""
-    _seconds(side, 1, clock, wait)  # what is built, compiled or read on the first call
+def calls_a_slice(side: Side, clock: Callable[[], float], wait: Callable[[], object], slice_s: float) -> int:
+    """Return how many calls fill a slice, having warmed the side up by as many at least.
+
+    By the quicker of two slices: one that something else held up would settle on too few, for all rounds.
+    """
+    seconds(side, 1, clock, wait)  # what is built, compiled or read on the first call
     calls = 1
-    while (took := _seconds(side, calls, clock, wait)) < slice_s and calls < MOST_CALLS:
+    while (took := min(seconds(side, calls, clock, wait) for _ in range(2))) < slice_s and calls < MOST_CALLS:
         more = min(10.0, 1.1 * slice_s / took) if took > 0 else 10.0
         calls = min(MOST_CALLS, math.ceil(calls * more))
     return calls
 
 
-def _seconds(side: Side, calls: int, clock: Callable[[], float], wait: Callable[[], object]) -> float:
+def seconds(side: Side, calls: int, clock: Callable[[], float], wait: Callable[[], object]) -> float:
+    """Return the seconds of so many calls, what the side does around its clock left out."""
     try:
         side.before()
         wait()

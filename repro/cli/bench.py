@@ -49,9 +49,9 @@ def bench(
 ) -> None:  # fmt: skip
     """Time the step, the loaders and the rest, beside plain PyTorch and beside themselves.
 
-    All cases, or those named. Every ratio has a 90% interval over the rounds, and stands beside the ratio of ours to
-    itself: what lies within that noise is no difference. Exit code 1 with --against where ours became grossly slower,
-    3 where a case that was named could not be measured, or any failed unexpectedly.
+    All cases, or those named. Every ratio has a 90% interval over the rounds, and a word with the noise that it was
+    found by, by which ours differs from itself: what lies within that is no difference. Exit code 1 with --against
+    where ours became grossly slower, 3 where a case that was named could not be measured, or any failed unexpectedly.
     """
     from repro.bench import results
 
@@ -94,6 +94,8 @@ def bench(
         write_atomically(out, results.dumped(now).encode())
         click.echo(f"wrote {out}")
     changed = results.changes(now, then) if then else []
+    if then:
+        click.echo("\n".join(results.compared(now, then)))
     for change in changed:
         _tell_change(change)
     worse = [change.name for change in changed if change.gross]
@@ -136,15 +138,16 @@ def _tell(found: "Ran | Exception", name: str) -> None:
 
 
 def _tell_ratio(name: str, of: "Told") -> None:
-    click.echo(f"  {name:<36} {_interval(of.median, of.mean.low, of.mean.high):>32}  {of.word}")
+    click.echo(f"  {name:<36} {_interval(of.median, of.mean.low, of.mean.high):>32}  {of.judged}")
 
 
 def _tell_where(run: "Run") -> None:
+    from repro.bench import results
+
     e = run.environment
     device = e["device"] if e["device"] != "cpu" else e["cpu"]
-    load = f", load {' to '.join(format(value, 'g') for value in run.load)}" if run.load else ""
     commit = f"{str(e['commit'])[:12]}{' with changes' if e['dirty'] else ''}"
-    click.echo(f"\n{device}; {e['cores']} cores, {e['threads']} threads{load}")
+    click.echo(f"\n{device}; {e['cores']} cores, {e['threads']} threads, load {results.loads(run)}")
     click.echo(
         f"Python {e['python']}, torch {e['torch']}, torchvision {e['torchvision']}; commit {commit}\n{run.command}"
     )

@@ -10,9 +10,6 @@ import operator
 
 import numpy as np
 
-# Raised by hand whenever the drawn bytes change.
-VERSION = 1
-
 CLASSES: tuple[str, ...] = (
     "disc",
     "ring",

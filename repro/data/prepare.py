@@ -39,6 +39,7 @@ from repro.data.prepared import (
     write_manifest,
 )
 from repro.data.processes import in_processes, stopping
+from repro.problem import first_line
 
 QUALITY = 95
 BYTES_PER_PIXEL = 0.63
@@ -291,7 +292,7 @@ def _reason(picture: Picture, error: Exception) -> str:
         return "not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def convert(content: bytes, side: int) -> bytes:

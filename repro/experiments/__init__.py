@@ -4,7 +4,7 @@
 ``repro.measure``; nothing here imports torch. A new experiment is a new module here, and a line in ``_all``.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -13,6 +13,16 @@ from repro.store import Trial, TrialSpec
 
 Role = Literal["scoring", "tuning", "counting", "reading", "timing"]
 """Why a trial is run."""
+
+
+TRAINED = "epochs-trained"
+"""The measurement of a trial that says for how many epochs it trained, all members together."""
+
+TEST_IMAGES = "test-images"
+"""The measurement of a trial that says how many images its errors are of."""
+
+TOLD = {"epochs-to": "epochs", "top1-error-ten": "%"}
+"""The measurements, each with its unit, that tell in a line what a trial came to."""
 
 
 class Planned(NamedTuple):
@@ -123,55 +133,59 @@ class Experiment(Protocol):
         """Return what the trials of a condition say, and what is missing."""
 
 
-class Each(NamedTuple):
-    """One trial of the simplest kind of experiment, where every arm is run once with every seed."""
+class Once(NamedTuple):
+    """The simplest kind of experiment: every arm is run once with every seed.
 
-    arm: str
-    seed: int
-    spec: TrialSpec
+    ``spec`` gives the trial of an arm's parameters and a seed, ``role`` is why it is run, ``epochs`` how many an arm
+    trains, None where nothing is trained; ``resolution`` is that of a trial's value of a metric.
+    """
 
+    spec: Callable[[Any, int], TrialSpec]
+    role: Role
+    epochs: Callable[[Any], float] | None = None
+    resolution: Callable[[Trial, str], float] = lambda _trial, _metric: 0.0
 
-def every(arms: Mapping[str, Any], seeds: Sequence[int], spec: Callable[[Any, int], TrialSpec]) -> list[Each]:
-    """Return every arm with one seed, then with the next: a stop leaves the arms alike."""
-    return [Each(arm, seed, spec(parameters, seed)) for seed in seeds for arm, parameters in arms.items()]
+    def trials(self, arms: Mapping[str, Any], seeds: Sequence[int]) -> list[tuple[str, int, TrialSpec]]:
+        """Return every arm with one seed, then with the next: a stop leaves the arms alike."""
+        return [(arm, seed, self.spec(parameters, seed)) for seed in seeds for arm, parameters in arms.items()]
+
+    def pending(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
+        """Return the trials that have not ended by themselves; a failed one is tried again."""
+        limits = {arm: self.epochs(parameters) if self.epochs else 1.0 for arm, parameters in arms.items()}
+        return [
+            Planned(arm, spec, self.role, limits[arm])
+            for arm, _, spec in self.trials(arms, seeds)
+            if (trial := done.get(spec.key)) is None or trial.status not in ("completed", "diverged")
+        ]
+
+    def planned_epochs(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
+        """Return the epochs still to be trained."""
+        return sum(planned.limit for planned in self.pending(arms, seeds, done)) if self.epochs else 0.0
+
+    def observe(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
+        """Return every measurement of every trial as an observation; one that diverged leaves all undecided."""
+        values: dict[str, dict[str, tuple[Observation, ...]]] = {}
+        missing, failed, undecided, shown = [], [], [], []
+        for arm, seed, spec in self.trials(arms, seeds):
+            trial = done.get(spec.key)
+            if trial is None or trial.status in ("running", "censored"):
+                missing.append(f"seed {seed} of {arm}")
+                continue
+            shown.append(Shown(arm, self.role, trial))
+            if trial.status == "failed":
+                failed.append(f"seed {seed} of {arm}: {trial.message}")
+            elif trial.status == "diverged":
+                undecided.append(f"seed {seed} of {arm} diverged: {trial.message}")
+            for m in trial.measurements if trial.status == "completed" else ():
+                seen = Observation(seed, m.value, True, trial.identity, self.resolution(trial, m.name))
+                found = values.setdefault(m.name, {})
+                found[arm] = (*found.get(arm, ()), seen)
+        return Observed(values, tuple(missing), tuple(failed), tuple(undecided), tuple(shown))
 
 
 def decisive(parameters: Frozen) -> dict[str, Any]:
     """Return what a spec holds of an arm: defaults stay out, so that a new parameter leaves old identities alone."""
     return parameters.model_dump(mode="json", exclude_defaults=True)
-
-
-def pending_each(
-    each: Iterable[Each], done: Mapping[str, Trial], *, role: Role, limits: Mapping[str, float] = {}
-) -> list[Planned]:
-    """Return the trials that have not ended by themselves; a failed one is tried again."""
-    ended = ("completed", "diverged")
-    open_ = [e for e in each if (trial := done.get(e.spec.key)) is None or trial.status not in ended]
-    return [Planned(e.arm, e.spec, role, limits.get(e.arm, 1.0)) for e in open_]
-
-
-def observe_each(
-    each: Iterable[Each], done: Mapping[str, Trial], *, role: Role,
-    resolution: Callable[[Trial, str], float] = lambda _trial, _metric: 0.0,
-) -> Observed:  # fmt: skip
-    """Return every measurement of every trial as an observation; one that diverged leaves the condition undecided."""
-    values: dict[str, dict[str, tuple[Observation, ...]]] = {}
-    missing, failed, undecided, shown = [], [], [], []
-    for arm, seed, spec in each:
-        trial = done.get(spec.key)
-        if trial is None or trial.status in ("running", "censored"):
-            missing.append(f"seed {seed} of {arm}")
-            continue
-        shown.append(Shown(arm, role, trial))
-        if trial.status == "failed":
-            failed.append(f"seed {seed} of {arm}: {trial.message}")
-        elif trial.status == "diverged":
-            undecided.append(f"seed {seed} of {arm} diverged: {trial.message}")
-        for m in trial.measurements if trial.status == "completed" else ():
-            seen = Observation(seed, m.value, True, trial.identity, resolution(trial, m.name))
-            found = values.setdefault(m.name, {})
-            found[arm] = (*found.get(arm, ()), seen)
-    return Observed(values, tuple(missing), tuple(failed), tuple(undecided), tuple(shown))
 
 
 def repeated(seeds: Sequence[int]) -> list[str]:

@@ -4,14 +4,14 @@ Nothing is trained or drawn: a trial builds the network without storage and coun
 metric, so claims that ask about the same network share it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from repro import paper
-from repro.experiments import CommonParameters, Observed, Planned, decisive, every, observe_each, pending_each
-from repro.store import Trial, TrialSpec
+from repro.experiments import CommonParameters, Once, decisive
+from repro.store import TrialSpec
 
 NAME = "count"
 NUMERICS = 4
@@ -75,16 +75,5 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: 
     return [] if tuple(seeds) == (0,) else ["seeds: counting draws nothing; leave them out"]
 
 
-def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
-    """Return the networks that were not counted yet."""
-    return pending_each(every(arms, seeds, spec), done, role="counting")
-
-
-def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
-    """Return 0: nothing is trained."""
-    return 0.0
-
-
-def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-    """Return every metric of every arm that was counted."""
-    return observe_each(every(arms, seeds, spec), done, role="counting")
+_ONCE = Once(spec, role="counting")
+pending, planned_epochs, observe = _ONCE.pending, _ONCE.planned_epochs, _ONCE.observe

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from repro import paper
-from repro.experiments import CommonParameters, Observation, Observed, Planned, Shown
+from repro.experiments import TRAINED, CommonParameters, Observation, Observed, Planned, Shown, repeated
 from repro.store import Trial, TrialSpec
 
 NAME = "epochs-to"
@@ -26,7 +26,6 @@ EVIDENCE = "measured"
 TIMED = False
 EXAMINED = None
 MEASUREMENT = "epochs-to"
-TRAINED = "epochs-trained"
 SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target
 
 
@@ -56,7 +55,7 @@ NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed")
 
 def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
     """Return what is wrong with a condition as a whole, "key: why" each: its scoring seeds, its grid."""
-    found = [] if len(set(seeds)) == len(seeds) else ["seeds: one stands twice"]
+    found = repeated(seeds)
     if parameters.tuning_seed in seeds:
         found.append(f"seeds: {parameters.tuning_seed} is the tuning seed; score on fresh ones")
     if len(set(parameters.rates)) < len(parameters.rates):

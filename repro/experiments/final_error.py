@@ -13,15 +13,14 @@ from pydantic import Field
 from repro import paper
 from repro.datasets import DATASETS
 from repro.experiments import (
+    TEST_IMAGES,
+    TRAINED,
     CommonParameters,
     Observation,
     Observed,
-    Planned,
+    Once,
     Shown,
     decisive,
-    every,
-    observe_each,
-    pending_each,
     repeated,
 )  # fmt: skip
 from repro.store import Trial, TrialSpec
@@ -49,9 +48,6 @@ CHANCE_MARGIN = 2.0
 
 EPOCH = 1 / math.sqrt(12)
 """The standard deviation, in epochs, of a time that is read once an epoch."""
-
-TEST_IMAGES = "test-images"
-"""The measurement of a trial that says how many images its errors are of."""
 
 
 class Parameters(CommonParameters):
@@ -121,19 +117,9 @@ def spec(parameters: Parameters, seed: int) -> TrialSpec:
     return TrialSpec(experiment=NAME, numerics=NUMERICS + changes(parameters), config=decisive(parameters), seed=seed)
 
 
-def epochs(arms: Mapping[str, Parameters]) -> dict[str, float]:
-    """Return how many epochs a trial of each arm trains, all members together."""
-    return {arm: p.members * p.epochs for arm, p in arms.items()}
-
-
-def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
-    """Return the trials still to be run."""
-    return pending_each(every(arms, seeds, spec), done, role="scoring", limits=epochs(arms))
-
-
-def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
-    """Return the epochs that are left."""
-    return sum(planned.limit for planned in pending(arms, seeds, done))
+def epochs(p: Parameters) -> float:
+    """Return how many epochs a trial of an arm trains, all members together."""
+    return p.members * p.epochs
 
 
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
@@ -142,8 +128,7 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
     Where a network has not begun to learn, nothing is decided. Under ``plateau``, one that had not converged at its
     last epoch would have taken longer: that is a lower bound. Where none had, nothing is known of the time to converge.
     """
-    each = every(arms, seeds, spec)
-    found = observe_each(each, done, role="scoring", resolution=resolution)
+    found = _ONCE.observe(arms, seeds, done)
     found = found._replace(undecided=(*found.undecided, *_at_chance(arms, found.trials)))
     if CONVERGED not in found.values:
         return found
@@ -151,7 +136,7 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
     whole = {arm: {o.seed: o for o in seen} for arm, seen in found.values[CONVERGED].items()}
     for (arm, seed), t in ended.items():
         if arms[arm].schedule == "plateau" and seed not in whole.setdefault(arm, {}):
-            bound = t.value("epochs-trained") / arms[arm].members  # those that converged count with their own time
+            bound = t.value(TRAINED) / arms[arm].members  # those that converged count with their own time
             whole[arm][seed] = Observation(seed, bound, False, t.identity, EPOCH)
     times = {arm: tuple(seen[seed] for seed in seeds if seed in seen) for arm, seen in whole.items()}
     return found._replace(values={**found.values, CONVERGED: times})
@@ -194,3 +179,7 @@ def resolution(trial: Trial, metric: str) -> float:
     except KeyError:
         return math.inf
     return 100 * math.sqrt(max(share * (1 - share), 1 / n) / (2 * n))
+
+
+_ONCE = Once(spec, role="scoring", epochs=epochs, resolution=resolution)
+pending, planned_epochs = _ONCE.pending, _ONCE.planned_epochs

@@ -1,9 +1,12 @@
 """Experiment ``probe``: a network is trained as for ``final-error`` and then looked into, one trial an arm and seed."""
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from repro.experiments import Observed, Planned, decisive, every, final_error, observe_each, pending_each
-from repro.store import Trial, TrialSpec
+from repro.experiments import Once, decisive, final_error
+from repro.store import TrialSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NAME = "probe"
 NUMERICS = 2
@@ -34,16 +37,15 @@ def spec(parameters: Parameters, seed: int) -> TrialSpec:
     return TrialSpec(experiment=NAME, numerics=numerics, config=decisive(parameters), seed=seed)
 
 
-def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
-    """Return the trials still to be run."""
-    return pending_each(every(arms, seeds, spec), done, role="scoring", limits=final_error.epochs(arms))
+_ONCE = Once(spec, role="scoring", epochs=final_error.epochs)
+pending, planned_epochs, observe = _ONCE.pending, _ONCE.planned_epochs, _ONCE.observe
 
 
-def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
-    """Return the epochs that are left."""
-    return sum(planned.limit for planned in pending(arms, seeds, done))
+def colour_shares(kernels: "np.ndarray[Any, Any]", *, towers: int) -> list[float]:
+    """Return, for each tower's block of kernels (K, 3, k, k), the share of their energy that is colour, 0 to 1.
 
-
-def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-    """Return what was found in every network."""
-    return observe_each(every(arms, seeds, spec), done, role="scoring")
+    Grey is the mean over R, G and B at each place; the rest is colour.
+    """
+    blocks = kernels.astype("float64").reshape(towers, -1, *kernels.shape[1:])
+    grey = blocks.mean(2, keepdims=True)
+    return [float(((b - g) ** 2).sum() / (b**2).sum()) for b, g in zip(blocks, grey, strict=True)]

@@ -3,12 +3,12 @@
 Nothing is measured: a trial copies the facts of ``repro.release`` into a record; the file each is from stands there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from repro.experiments import CommonParameters, Observed, Planned, every, observe_each, pending_each
+from repro.experiments import CommonParameters, Once
 from repro.release import FACTS
-from repro.store import Trial, TrialSpec
+from repro.store import TrialSpec
 
 NAME = "recorded"
 NUMERICS = 1
@@ -38,16 +38,5 @@ def spec(parameters: Parameters, seed: int = 0) -> TrialSpec:  # noqa: ARG001 - 
     return TrialSpec(experiment=NAME, numerics=NUMERICS, config={"facts": {**KNOWN}}, seed=seed)
 
 
-def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
-    """Return the one trial, until it was run."""
-    return pending_each(every(arms, seeds, spec), done, role="reading")
-
-
-def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
-    """Return 0: nothing is trained."""
-    return 0.0
-
-
-def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-    """Return every fact that was copied."""
-    return observe_each(every(arms, seeds, spec), done, role="reading")
+_ONCE = Once(spec, role="reading")
+pending, planned_epochs, observe = _ONCE.pending, _ONCE.planned_epochs, _ONCE.observe

@@ -10,17 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue
 
 from repro import paper
-from repro.experiments import (
-    CommonParameters,
-    Each,
-    Observation,
-    Observed,
-    Planned,
-    decisive,
-    observe_each,
-    pending_each,
-    repeated,
-)  # fmt: skip
+from repro.experiments import CommonParameters, Observation, Observed, Once, Planned, decisive, repeated
 from repro.store import Trial, TrialSpec
 
 NAME = "throughput"
@@ -84,23 +74,24 @@ def spec(arms: Mapping[str, Parameters], seed: int) -> TrialSpec:
     return TrialSpec(experiment=NAME, numerics=NUMERICS, config={"arms": together}, seed=seed)
 
 
-def _each(arms: Mapping[str, Parameters], seeds: Sequence[int]) -> list[Each]:
-    return [Each(", ".join(arms), seed, spec(arms, seed)) for seed in seeds]
+_ONCE = Once(spec, role="timing")  # of all arms together, as if they were one
+
+
+def _together(arms: Mapping[str, Parameters]) -> dict[str, Mapping[str, Parameters]]:
+    return {", ".join(arms): arms}
 
 
 def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
     """Return the trials still to be run, each with all arms."""
-    return pending_each(_each(arms, seeds), done, role="timing")
+    return _ONCE.pending(_together(arms), seeds, done)
 
 
-def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:  # noqa: ARG001
-    """Return 0: a trial is rounds of steps, minutes on any device it fits."""
-    return 0.0
+planned_epochs = _ONCE.planned_epochs  # none: a trial is rounds of steps, minutes on any device it fits
 
 
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
     """Return what was timed, by metric and arm; a trial names its measurements ``metric/arm``."""
-    together = observe_each(_each(arms, seeds), done, role="timing")
+    together = _ONCE.observe(_together(arms), seeds, done)
     values: dict[str, dict[str, tuple[Observation, ...]]] = {}
     for name, found in together.values.items():
         metric, _, arm = name.partition("/")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from repro import datasets, experiments
-from repro.experiments import Observed, Planned
+from repro.experiments import TEST_IMAGES, Observed, Planned
 from repro.judging import compare
 from repro.judging.compare import Compared
 from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend
@@ -204,7 +204,7 @@ def _trouble(
 def _other_pictures(trial: Trial) -> str:
     """Return that an error was taken of other pictures than the data set of that name has; empty where it was not."""
     name = str(trial.spec.config.get("dataset"))
-    tested = next((m.value for m in trial.measurements if m.name == "test-images"), None)
+    tested = next((m.value for m in trial.measurements if m.name == TEST_IMAGES), None)
     if tested is None or datasets.tests_on(name, tested):
         return ""
     return f"{trial.identity} was tested on {tested:,.0f} pictures, which is not what {name} has"

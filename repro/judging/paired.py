@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro import files, store
-from repro.experiments import Observation, Observed
+from repro.experiments import TEST_IMAGES, Observation, Observed
 from repro.judging.stats import Estimate, paired_difference
 from repro.numbers import estimate_texts
 from repro.spec import Expectation
+from repro.store import MISSED
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.9
-MISSED = "missed.npz"
-"""Beside a record: for each error one bit an image, 1 where it was missed, in the order of the test set."""
 
 
 def difference(e: Expectation, observed: Observed, root: Path) -> Estimate | None:
@@ -44,7 +43,7 @@ def difference(e: Expectation, observed: Observed, root: Path) -> Estimate | Non
 
 def _images(trial: store.Trial) -> int:
     try:
-        return int(trial.value("test-images"))
+        return int(trial.value(TEST_IMAGES))
     except KeyError:
         return 0
 

@@ -86,9 +86,7 @@ def _training(data: "Prepared", job: Job, gpu: bool, hw_decoder_load: float) -> 
 
 
 @pipeline_def
-def _in_order(
-    root: Path, files: Sequence[tuple[str, int]], start: int, size: int, gpu: bool, hw_decoder_load: float
-) -> Any:
+def _in_order(root: Path, files: Sequence[tuple[str, int]], start: int, size: int, gpu: bool) -> Any:
     """Return the same window of each of ``files``, in this order, and labels."""
     jpegs, labels = fn.readers.file(
         file_root=str(root),
@@ -97,7 +95,7 @@ def _in_order(
         pad_last_batch=True,
         name="reader",
     )
-    return _decoded(jpegs, [start, start], size, gpu, hw_decoder_load), labels
+    return _decoded(jpegs, [start, start], size, gpu, HW_DECODER_LOAD), labels
 
 
 def _centre(data: "Prepared", job: Job) -> int:
@@ -121,7 +119,6 @@ class Dali:
         *,
         device: torch.device,
         workers: int,
-        hw_decoder_load: float = HW_DECODER_LOAD,
     ) -> None:
         images = len(data.files["train"])
         job.places(data.side)  # refuses a window that does not fit
@@ -130,7 +127,6 @@ class Dali:
         largest_part = math.ceil(images / job.world)
         self._leftover = math.ceil(largest_part / job.batch) - self.per_epoch
         self._data, self._job, self._device, self._workers = data, job, device, workers
-        self._hw_decoder_load = hw_decoder_load
         gpu = device.type == "cuda"
         source = inspect.getsource(_training) + inspect.getsource(_decoded)
         self._identity = identity(
@@ -140,7 +136,7 @@ class Dali:
             side=data.side,
             dali=dali.__version__,
             pipeline=hashlib.sha256(source.encode()).hexdigest()[:16],
-            decoder=f"mixed, hw_decoder_load {hw_decoder_load}" if gpu else "cpu",
+            decoder=f"mixed, hw_decoder_load {HW_DECODER_LOAD}" if gpu else "cpu",
         )
         self._step = 0
         self._checkpoint: bytes | None = None
@@ -163,7 +159,7 @@ class Dali:
                 self._data,
                 self._job,
                 self._device.type == "cuda",
-                self._hw_decoder_load,
+                HW_DECODER_LOAD,
                 **_settings(self._job.batch, self._device, self._workers),
                 seed=derive(self._job.seed, "dali", self._job.rank),
                 enable_checkpointing=True,  # also when nothing is saved: the order after an epoch hangs on it
@@ -185,7 +181,7 @@ class Dali:
 
     def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]:
         crop, batch = self._job.crop, max(1, self._job.batch // count)
-        how = {"device": self._device, "workers": self._workers, "hw_decoder_load": self._hw_decoder_load}
+        how = {"device": self._device, "workers": self._workers}
         own = self._job.part(len(self._data.files[split]))
         if count == 1:
             start = _centre(self._data, self._job)
@@ -226,14 +222,12 @@ def whole(
     *,
     device: torch.device,
     workers: int,
-    hw_decoder_load: float = HW_DECODER_LOAD,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every stored image of a split once, in file order: uint8 (n, side, side, 3), and labels int64 (n,).
 
     ``n`` is ``batch``, and less at the end. Raises DaliError where an image cannot be read.
     """
-    how = {"device": device, "workers": workers, "hw_decoder_load": hw_decoder_load}
-    return _windows(data.root, data.files[split], batch, 0, data.side, **how)
+    return _windows(data.root, data.files[split], batch, 0, data.side, device=device, workers=workers)
 
 
 def _windows(
@@ -245,13 +239,12 @@ def _windows(
     *,
     device: torch.device,
     workers: int,
-    hw_decoder_load: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     left = len(files)
     if not left:
         return
     settings = _settings(min(batch, left), device, workers)
-    pipeline = _in_order(root, files, start, size, device.type == "cuda", hw_decoder_load, **settings)
+    pipeline = _in_order(root, files, start, size, device.type == "cuda", **settings)
     _told(pipeline.build)
     while left > 0:
         images, labels = _run(pipeline, device)

@@ -1,8 +1,8 @@
 """The network's input from uint8 windows, on the device: one finish for all loaders.
 
-It does what ``repro.training.views`` does step by step, in an order of operations that gives the same bits: subtract
-the mean, which is mirrored with its image (in the released source it is not), add the colour shift, and divide by the
-standard deviation where there is one. On a GPU ``repro.loading.window_kernel`` does it in one kernel.
+It subtracts the mean, which is mirrored with its image (in the released source it is not), adds the colour shift, and
+divides by the standard deviation where there is one, with the bits of doing so step by step. On a GPU
+``repro.loading.window_kernel`` does it in one kernel.
 """
 
 from typing import Literal

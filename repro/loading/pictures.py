@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from repro.data import embedded
 from repro.loading import Job, Loader, cores, make
 from repro.loading.resident import Resident, decoded
 from repro.problem import Problem
@@ -51,6 +52,15 @@ class Pictures:
     halves: Mapping[str, tuple[Tensor, Tensor]] | None = None
     prepared: "Prepared | None" = None
     device: torch.device = CPU
+
+    @classmethod
+    def drawn(cls, train: int, val: int, digest: str, side: int = 32) -> "Pictures":
+        """Return so many synthetic pictures in memory, uint8 (side, side, 3), which ``digest`` is to stand for."""
+        halves = {}
+        for seed, (split, count) in enumerate((("train", train), ("val", val))):
+            images, labels = embedded.draw(count, side, seed)
+            halves[split] = (torch.from_numpy(images), torch.from_numpy(labels))
+        return cls("embedded", len(embedded.CLASSES), digest, halves=halves)
 
     def to(self, device: torch.device) -> "Pictures":
         """Return the same set for ``device``; files stay where they are until a loader reads them."""

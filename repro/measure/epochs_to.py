@@ -7,7 +7,6 @@ no part.
 """
 
 import math
-import time
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -19,17 +18,17 @@ from torch import nn
 from repro import data as data_sets
 from repro import environment
 from repro.data import Dataset
-from repro.experiments.epochs_to import MEASUREMENT, TRAINED, Parameters
+from repro.experiments import TRAINED
+from repro.experiments.epochs_to import MEASUREMENT, Parameters
 from repro.measure import Monitor, Place, Task
 from repro.models import cifar
 from repro.store import Measurement, Status, Trial, folder, save, save_curve
 from repro.training import checkpoint, precision
 from repro.training.captured import update_for
 from repro.training.inputs import Input, batches
-from repro.training.loop import Check, Interrupted, Recent, train
+from repro.training.loop import Check, Recent, train, train_to_the_end
 from repro.training.optimizer import optimizer_for
 
-CHECKPOINT_S = 60.0  # seconds between checkpoints, at least
 HOPELESS_EPOCHS = 12.0  # a tuning trial still at chance after so many is given up
 CHANCE_MARGIN = 0.02  # an error this close to chance counts as "has not begun to learn"
 
@@ -80,35 +79,19 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
     run.record("running")
     checks = train(
         update_for(model, run.optimizer, captured=task.setting.captured),
-        batches(data, p.batch, task.spec.seed, first_step=run.step),
+        batches(data, p.batch, task.spec.seed, first_step=run.recent.step),
         Input(data.images, p.protocol),
         run.recent,
-        first_step=run.step,
         check_every=max(1.0, per_epoch / p.checks_per_epoch),
         stopping=monitor.stopping,
     )
-    saved = clock = time.monotonic()
-    pause = CHECKPOINT_S
-    try:
-        for check in checks:
-            now = time.monotonic()
-            run.trained_s += now - clock
-            run.add(check)
-            monitor.report(run.epochs, f"error {check.error:.3f}")
-            if ended := run.ended(check):
-                return run.finish(ended)
-            if now - saved > pause:
-                begun = time.monotonic()
-                run.save_state()
-                saved = time.monotonic()
-                pause = checkpoint.pause(CHECKPOINT_S, saved - begun)
-            clock = time.monotonic()  # evaluation of the curve and checkpoints are outside the training clock
-    except Interrupted as interrupted:
-        run.step = interrupted.step
-        run.trained_s += time.monotonic() - clock
-        run.save_state()
-        raise
-    raise AssertionError("training ended by itself")
+
+    def ended(check: Check) -> Ended | None:
+        run.curve.append(check)
+        monitor.report(run.epochs, f"error {check.error:.3f}")
+        return run.ended(check)
+
+    return run.finish(train_to_the_end(run, checks, ended))
 
 
 @dataclass
@@ -121,7 +104,6 @@ class _Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     recent: Recent
-    step: int = 0
     trained_s: float = 0.0
     curve: list[Check] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -129,30 +111,29 @@ class _Run:
     @property
     def epochs(self) -> float:
         """Epochs of images seen."""
-        return self.step * self.p.batch / len(self.data.images)
+        return self._epochs(self.recent.step)
+
+    def _epochs(self, step: float) -> float:
+        return step * self.p.batch / len(self.data.images)
 
     @property
     def checkpoint(self) -> Path:
         return folder(self.task.setting.store, self.task.spec.identity(self.data.digest)) / "checkpoint.pt"
 
-    def add(self, check: Check) -> None:
-        self.curve.append(check)
-        self.step = check.step
-
     def crossing(self) -> float | None:
         """Return the epochs at which the error first passed the target; None while it has not."""
         if self.curve[0].error <= self.p.target:
-            return self.curve[0].step * self.epochs / self.step  # at the first look already: no later than this
+            return self.curve[0].step * self.epochs / self.recent.step  # at the first look already: no later than this
         for previous, now in pairwise(self.curve):
             if previous.error > self.p.target >= now.error:
-                return step_of_crossing(previous, now, self.p.target, self.p.batch) * self.epochs / self.step
+                return step_of_crossing(previous, now, self.p.target, self.p.batch) * self.epochs / self.recent.step
         return None
 
     def ended(self, check: Check) -> Ended | None:
         """Return how the trial ends with this check; None while it goes on."""
         target, limit = self.p.target, self.task.limit
         if not math.isfinite(check.loss):
-            step = self.recent.first_not_finite(check.step)
+            step = self.recent.first_not_finite()
             return Ended("diverged", f"the loss was {check.loss} from step {step} on, {self.epochs:.2f} epochs at most")
         noise = math.sqrt(target * (1 - target) / (check.window * self.p.batch))
         over = self.epochs >= limit
@@ -177,8 +158,7 @@ class _Run:
         return trial
 
     def _row(self, check: Check) -> dict[str, float]:
-        epochs = check.step * self.p.batch / len(self.data.images)
-        return {"epochs": epochs, "error": check.error, "loss": check.loss, "window": check.window}
+        return {"epochs": self._epochs(check.step), "error": check.error, "loss": check.loss, "window": check.window}
 
     def record(self, status: Status, message: str = "", at: float | None = None, limit: float | None = None) -> Trial:
         trial = Trial(
@@ -205,12 +185,12 @@ class _Run:
 
     def save_state(self) -> None:
         parts = {"model": self.model, "optimizer": self.optimizer, "recent": self.recent}
-        plain = {"step": self.step, "trained_s": self.trained_s, "curve": [astuple(c) for c in self.curve]}
+        plain = {"step": self.recent.step, "trained_s": self.trained_s, "curve": [astuple(c) for c in self.curve]}
         checkpoint.save(self.checkpoint, {**{name: part.state_dict() for name, part in parts.items()}, **plain})
 
     def restore(self) -> None:
         if state := checkpoint.load(self.checkpoint, self.task.setting.device):
             for name in ("model", "optimizer", "recent"):
                 getattr(self, name).load_state_dict(state[name])
-            self.step, self.trained_s = state["step"], state["trained_s"]
+            self.recent.step, self.trained_s = state["step"], state["trained_s"]
             self.curve = [Check(*row) for row in state["curve"]]

@@ -6,7 +6,6 @@ is kept beside the record, so that two networks can be compared image by image.
 
 import io
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,20 +20,20 @@ from torch import Tensor
 from repro import data as data_sets
 from repro import environment
 from repro.datasets import DATASETS
-from repro.experiments.final_error import TEST_IMAGES, UNITS, Parameters
+from repro.experiments import TEST_IMAGES, TRAINED
+from repro.experiments.final_error import UNITS, Parameters
 from repro.files import held
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
 from repro.measure.member import Network
 from repro.seeds import derive
-from repro.store import Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
+from repro.store import MISSED, Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
 from repro.training import checkpoint, precision
 from repro.training.captured import update_for
 from repro.training.evaluation import missed
-from repro.training.loop import Check, Interrupted, train
+from repro.training.loop import Check, Interrupted, train, train_to_the_end
 from repro.training.parallel import Team, refuse_unlike
 
-CHECKPOINT_S = 60.0  # seconds between checkpoints, at least
 CHECKS_PER_EPOCH = 4
 TOP5_FROM = 11  # classes from which top-5 means something
 
@@ -114,36 +113,21 @@ def _train(run: "Run", monitor: Monitor) -> str:
         return ""
     checks = train(
         update_for(net.model, net.recipe.optimizer, net.learn, captured=run.task.setting.captured),
-        net.stream(), net.input, net.recent, first_step=net.step,
+        net.stream(), net.input, net.recent,
         check_every=max(1.0, net.per_epoch / CHECKS_PER_EPOCH), stopping=monitor.stopping, before=net.before,
     )  # fmt: skip
-    saved = clock = time.monotonic()
-    pause = CHECKPOINT_S
-    try:
-        for check in checks:
-            now = time.monotonic()
-            run.trained_s += now - clock
-            net.step = check.step
-            run.curve.append((run.member * p.epochs + net.epochs, check))
-            monitor.report(run.member * p.epochs + net.epochs, f"error {check.error:.3f}")
-            if not math.isfinite(check.loss):
-                return f"the loss was {check.loss}, not finite at step {net.recent.first_not_finite(check.step)}"
-            if net.recipe.plateau is not None and check.step % net.per_epoch == 0:
-                net.recipe.plateau.add([run.error()])
-            if net.trained:
-                return ""
-            if run.team.told(now - saved > pause):
-                begun = time.monotonic()
-                run.save_state()
-                saved = time.monotonic()
-                pause = checkpoint.pause(CHECKPOINT_S, saved - begun)
-            clock = time.monotonic()  # evaluation and checkpoints are outside the training clock
-    except Interrupted as interrupted:
-        net.step = interrupted.step
-        run.trained_s += time.monotonic() - clock
-        run.save_state()
-        raise
-    raise AssertionError("training ended by itself")
+
+    def ended(check: Check) -> str | None:
+        at = run.member * p.epochs + net.epochs
+        run.curve.append((at, check))
+        monitor.report(at, f"error {check.error:.3f}")
+        if not math.isfinite(check.loss):
+            return f"the loss was {check.loss}, not finite at step {net.recent.first_not_finite()}"
+        if net.recipe.plateau is not None and check.step % net.per_epoch == 0:
+            net.recipe.plateau.add([run.error()])
+        return "" if net.trained else None
+
+    return train_to_the_end(run, checks, ended, run.team)
 
 
 @dataclass
@@ -213,7 +197,7 @@ class Run:
         # As many rounds on all ranks, who must ask each other alike.
         for _, batch in zip_longest(range(self.net.rounds(split, count)), self.net.views(split, count)):
             if self.stopping():
-                raise Interrupted(self.net.step)
+                raise Interrupted
             if batch is not None:
                 yield from self.net.small(*batch)
 
@@ -248,7 +232,7 @@ class Run:
     def _finish(self, status: Status, message: str) -> Trial:
         rows = [{"epochs": at, "error": c.error, "loss": c.loss, "window": c.window} for at, c in self.curve]
         save_curve(self.task.setting.store, self.identity, rows)
-        trained = Measurement(name="epochs-trained", value=sum(self.trained), unit="epochs")
+        trained = Measurement(name=TRAINED, value=sum(self.trained), unit="epochs")
         measurements = (*self.measurements(), trained) if status == "completed" else ()
         trial = self._record(status, message, measurements)
         checkpoint.remove(self.checkpoint)
@@ -263,7 +247,7 @@ class Run:
                 wrong[f"top5-error-{name}"] = missed(self.sums[name], self.labels[name], 5)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: np.packbits(bits.numpy()) for name, bits in wrong.items()})
-        write_atomically(folder(self.task.setting.store, self.identity) / "missed.npz", buffer.getvalue())
+        write_atomically(folder(self.task.setting.store, self.identity) / MISSED, buffer.getvalue())
         found = {name: 100 * float(bits.double().mean()) for name, bits in wrong.items()}
         for top in ("top1", "top5"):
             if f"{top}-error-ten" in found:

@@ -12,11 +12,12 @@ from repro.experiments.final_error import Parameters
 from repro.loading import Job, Window
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
+from repro.loading.watched import timely
 from repro.models import dropout
 from repro.models.nets import network
 from repro.training import passes
 from repro.training.evaluation import Evaluation
-from repro.training.loop import Learn, Recent, learn, timely
+from repro.training.loop import Learn, Recent, learn
 from repro.training.parallel import ALONE, Team
 from repro.training.precision import compute_in
 from repro.training.recipe import Recipe
@@ -35,7 +36,7 @@ class Network:
         self, p: Parameters, data: Pictures, seed: int, loader: str, team: Team = ALONE, micro_batch: int | None = None,
         *, captured: bool = False,
     ) -> None:  # fmt: skip
-        self.p, self.data, self.step, self.team, self.micro_batch = p, data, 0, team, micro_batch
+        self.p, self.data, self.team, self.micro_batch = p, data, team, micro_batch
         self.captured = captured
         model = network(p, data.classes, seed)
         batch_norm, gpu = passes.has_batch_norm(model), data.device.type == "cuda"
@@ -58,7 +59,7 @@ class Network:
 
     @property
     def epochs(self) -> float:
-        return self.step / self.per_epoch
+        return self.recent.step / self.per_epoch
 
     @property
     def trained(self) -> bool:
@@ -70,7 +71,7 @@ class Network:
         self.draw.at(step)
 
     def stream(self) -> Iterator[tuple[tuple[Window, int], Tensor]]:
-        for step, window in enumerate(self._timely(self.loader.train(self.step)), self.step):
+        for step, window in enumerate(self._timely(self.loader.train(self.recent.step)), self.recent.step):
             yield (window, step), window.labels
 
     @cached_property
@@ -118,12 +119,12 @@ class Network:
     def state_dict(self) -> dict[str, Any]:
         """Return the part that all ranks share."""
         parts = {"model": self.model, "recipe": self.recipe, "recent": self.recent}
-        return {**{name: part.state_dict() for name, part in parts.items()}, "step": self.step}
+        return {**{name: part.state_dict() for name, part in parts.items()}, "step": self.recent.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("model", "recipe", "recent"):
             getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
+        self.recent.step = state["step"]
         self.loader.restore(state["loader"])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.experiments.probe import EXAMINED, UNITS, Parameters
+from repro.experiments.probe import EXAMINED, UNITS, Parameters, colour_shares
 from repro.loading.pictures import Pictures
 from repro.loading.reference import decode
 from repro.measure import Monitor, Task
@@ -40,9 +40,8 @@ class Probe(Run):
     def look(self) -> None:
         """Take what is found in this member."""
         model = self.net.model
-        kernels = model[_first(model, nn.Conv2d)].weight.detach().cpu()
-        one, other = colour_shares(kernels, towers=2)
-        low, high = sorted((one, other))
+        kernels = model[_first(model, nn.Conv2d)].weight.detach().cpu().numpy()
+        low, high = sorted(colour_shares(kernels, towers=2))
         queries = self._queries()
         by_fc7, by_pixels = Nearest(queries.features), Nearest(queries.pixels)
         truth = []
@@ -56,7 +55,7 @@ class Probe(Run):
         )
         self.found = {"colours-apart": float(high >= APART * low), "neighbour-gain": 100 * gain}
         shown = [self._compared().index(i) for i in self._shown(ANSWERED)]
-        self.kept = {"looked": {"kernels": kernels.numpy().astype(np.float16)} | self._answers(queries, shown)}
+        self.kept = {"looked": {"kernels": kernels.astype(np.float16)} | self._answers(queries, shown)}
         nearest = by_fc7.rows[shown[:COMPARED]].cpu()
         self.kept["looked"] |= {"neighbours": nearest.numpy(), "neighbour_labels": labels[nearest].numpy()}
         self.kept["pictures"] = {
@@ -166,18 +165,6 @@ def _small(data: Pictures, split: str, index: int) -> np.ndarray:
 
 def _first(model: nn.Sequential, kind: type[nn.Module]) -> int:
     return next(i for i, module in enumerate(model) if isinstance(module, kind))
-
-
-def colour_shares(kernels: Tensor, *, towers: int) -> list[float]:
-    """Return, for each tower's block of kernels (K, 3, k, k), the share of their energy that is colour, 0 to 1.
-
-    Grey is the mean over R, G and B at each place; the rest is colour.
-    """
-    shares = []
-    for block in kernels.double().chunk(towers):
-        colour = block - block.mean(1, keepdim=True)
-        shares.append(float(colour.square().sum() / block.square().sum()))
-    return shares
 
 
 def agreement(nearest: Tensor, labels: Tensor, base_labels: Tensor) -> float:

@@ -60,7 +60,7 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
         for number in range(-1, rounds):  # the first warms up
             for index, arm in enumerate(arms):
                 if monitor.stopping():
-                    raise Interrupted(max(0, number))
+                    raise Interrupted
                 row = {"round": number, "arm": index, **timing.round(arm)}
                 rows += [row] if number >= 0 else []
             monitor.report((number + 1) / rounds, f"round {number + 1} of {rounds}")

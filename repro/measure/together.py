@@ -10,7 +10,7 @@ from repro import experiments, measure
 from repro.data import DataError
 from repro.frozen import Frozen
 from repro.measure import Monitor, Place
-from repro.problem import DONE, INTERRUPTED, Problem
+from repro.problem import DONE, INTERRUPTED, Problem, first_line, told
 from repro.store import TrialSpec
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team, Told
@@ -95,8 +95,7 @@ def follow(team: Team, place: Place, device: torch.device, stopping: Callable[[]
         except Lost:
             raise
         except Exception as error:
-            words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
-            raise Lost(f"rank {team.rank} failed: {words}") from error
+            raise Lost(f"rank {team.rank} failed: {told(error)}") from error
     return code
 
 
@@ -105,4 +104,4 @@ def _loaded(experiment: str, parameters: Frozen, place: Place, device: torch.dev
     try:
         return measure.load(experiment, parameters, place).to(device), ""
     except Problem as problem:
-        return None, (str(problem).splitlines() or ["no reason given"])[0]
+        return None, first_line(problem)

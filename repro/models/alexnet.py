@@ -172,15 +172,15 @@ def _norm(net: AlexNet) -> list[Layer]:
             return [Normalise("lrn-mean", towers, scale)]
 
 
-def build(table: Sequence[Layer], *, size: int = paper.CROP, channels: int = 3) -> Chain:
-    """Return the table as a chain from (N, channels, size, size) to (N, classes); weights are not set.
+def build(table: Sequence[Layer], *, size: int = paper.CROP) -> Chain:
+    """Return the table as a chain from (N, 3, size, size) to (N, classes); weights are not set.
 
     Modules are named conv1, pool1, fc6, and so on, counted as the paper counts its eight layers. Dropout is keyed by
     seed 0, until ``repro.models.dropout.key`` is called with another.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     weighted = pools = 0
-    flat = False
+    channels, flat = 3, False
     for position, layer in enumerate(table):
         match layer:
             case Conv():

@@ -131,18 +131,6 @@ def initialise(model: nn.Sequential, net: str, activation: str, protocol: str, s
             module.bias.zero_()
 
 
-def multiply_adds(net: str, *, classes: int = 10, size: int = 32) -> int:
-    """Return the multiply-adds of one forward pass over one image, weights times places."""
-    total, channels = 0, 3
-    for layer in NETS[net]:
-        kernel = layer.kernel if isinstance(layer, Conv) else 3
-        total += size * size * layer.filters * channels * kernel * kernel
-        if isinstance(layer, Conv):
-            size = (size - 2) // 2 + 1
-        channels = layer.filters
-    return total + channels * size * size * classes
-
-
 def count_errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Return how many of (N, classes) logits miss (N,) labels, as a scalar on their device."""
     return (logits.argmax(1) != labels).sum()

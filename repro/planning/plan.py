@@ -66,7 +66,7 @@ def _like(trial: Trial, experiment: str, condition: Condition, device: str) -> b
 
 def _speed(trial: Trial, images: int) -> float | None:
     try:
-        return trial.value("epochs-trained") * images / trial.duration_s
+        return trial.value(experiments.TRAINED) * images / trial.duration_s
     except (KeyError, ZeroDivisionError):
         return None
 

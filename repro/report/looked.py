@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro import store
+from repro.experiments import TRAINED
+from repro.experiments.probe import colour_shares
 from repro.store import StoreError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def shown(summary: Mapping[str, Any], root: Path) -> dict[str, Any] | None:
     pictures = _arrays(store.folder(root, trial["digest"]) / "pictures.npz")
     told = {
         "net": condition["parameters"]["net"], "dataset": condition["dataset"], "protocol": condition["protocol"],
-        "scale": condition["scale"], "epochs": trial["measurements"].get("epochs-trained"), "seed": seed,
+        "scale": condition["scale"], "epochs": trial["measurements"].get(TRAINED), "seed": seed,
         "digest": trial["digest"], "command": condition["command"], "claim": claim["id"],
         "pictures": bool(pictures),
     }  # fmt: skip
@@ -49,7 +51,7 @@ def shown(summary: Mapping[str, Any], root: Path) -> dict[str, Any] | None:
             "kernels": _kernels(kept["kernels"], told),
             "count": len(kept["kernels"]),
             "side": kept["kernels"].shape[2],
-            "chroma": chroma(kept["kernels"].astype("float64"), towers=2),
+            "chroma": colour_shares(kept["kernels"], towers=2),
             "answers": _answers(kept, pictures),
             "neighbours": _neighbours(kept, pictures),
         }
@@ -69,13 +71,6 @@ def _arrays(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
         return {}
     except Exception as error:  # a damaged archive fails in many ways, and all mean this
         raise StoreError(f"cannot read {path}: {error}; remove the trial's folder to run it again") from error
-
-
-def chroma(kernels: "np.ndarray[Any, Any]", *, towers: int) -> list[float]:
-    """Return, for each tower's kernels of (K, 3, k, k), the share of their energy that is colour, not grey, 0 to 1."""
-    blocks = kernels.reshape(towers, -1, *kernels.shape[1:])
-    grey = blocks.mean(2, keepdims=True)
-    return [float(((b - g) ** 2).sum() / (b**2).sum()) for b, g in zip(blocks, grey, strict=True)]
 
 
 def _kernels(kernels: "np.ndarray[Any, Any]", told: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ import click
 from rich import progress
 from rich.console import Console
 
-from repro.experiments import Planned
+from repro.experiments import TOLD, Planned
+from repro.numbers import with_unit
 from repro.store import Trial, TrialSpec
 
 
@@ -54,8 +55,8 @@ class Progress:
     def ended(self, planned: Planned, trial: Trial) -> None:
         """Replace a bar by a line that stays."""
         self._remove(planned)
-        shown = next((m for m in trial.measurements if m.name in ("epochs-to", "top1-error-ten")), None)
-        told = trial.message if shown is None else f"{shown.value:.2f} {shown.unit}"
+        shown = (with_unit(f"{m.value:.2f}", m.unit) for m in trial.measurements if m.name in TOLD)
+        told = next(shown, trial.message)
         told = f"{trial.status} {told}".rstrip() + f" ({trial.duration_s:.0f} s)"
         self.console.print(f"{_name(planned)}: {told}")
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from repro.experiments import TOLD
 from repro.numbers import LEVELS, cell_text, in_full, number_text, sentence_texts, signs, with_unit
 from repro.outcomes import ORDER
 from repro.report.console import outcome
@@ -143,9 +144,6 @@ def trials(condition: Mapping[str, Any]) -> Table:
 
 def result(trial: Mapping[str, Any]) -> str:
     """Return what a trial came to: its time in epochs, ``> limit`` where it missed the target, or its error."""
-    found = trial["measurements"]
-    if "epochs-to" in found:
-        return f"{found['epochs-to']:.2f}"
-    if "top1-error-ten" in found:
-        return f"{found['top1-error-ten']:.2f}%"
-    return f"> {trial['limit']:.2f}" if trial["status"] == "censored" and trial["limit"] else "-"
+    found, over = trial["measurements"], trial["status"] == "censored" and trial["limit"]
+    told = (with_unit(f"{found[name]:.2f}", unit) for name, unit in TOLD.items() if name in found)
+    return next(told, f"> {trial['limit']:.2f} epochs" if over else "-")

@@ -3,6 +3,7 @@
 from repro import experiments, measure
 from repro.environment import describe
 from repro.measure import Data, Monitor, Task, together
+from repro.problem import told
 from repro.running.work import Elsewhere, Outcome
 from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
 from repro.training.loop import Interrupted
@@ -30,7 +31,7 @@ def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Out
         except (StoreError, Lost):
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial, whatever ails it, does not stop the others
-            words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+            words = told(error)
             if for_want_of_memory(error):
                 words += smaller(task.spec, task.setting.micro_batch, task.setting.team)
             failed = Trial(spec=task.spec, data_digest=data.digest, status="failed", message=words)

@@ -24,9 +24,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import repro
 from repro.experiments import Planned
 from repro.measure import Task
-from repro.problem import Problem
+from repro.problem import Problem, first_line, told
 from repro.running import runner
-from repro.running.remote import STATE, Order, files_in, first_line, measure_there, put
+from repro.running.remote import STATE, Order, files_in, measure_there, put
 from repro.running.runner import DeviceError, Source
 from repro.running.work import Elsewhere, Gone, Observer, Outcome
 from repro.store import Trial, TrialSpec, folder, locked, recall
@@ -83,9 +83,9 @@ def joined(on: str, device: str, jobs: int | None) -> Iterator[Cluster]:
         try:
             ray.init(address=address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            told = (str(error).splitlines() or ["no reason given"])[0]
+            why = first_line(error)
             how = "" if "RAY_AUTH_MODE" in os.environ else "where it asks for a token, set RAY_AUTH_MODE=token; "
-            raise Problem(f"--on {on}: no cluster was joined ({told}); {how}see docs/cluster.md") from error
+            raise Problem(f"--on {on}: no cluster was joined ({why}); {how}see docs/cluster.md") from error
     try:
         gpus = int(_most("GPU"))
         if device not in ("auto", "cpu", "cuda"):
@@ -271,7 +271,7 @@ class _Pool:
         try:
             back = ray.get(ref)
         except RayTaskError as error:
-            outcome = None if self.left else f"{type(error.cause).__name__}: {first_line(error.cause)}"
+            outcome = None if self.left else told(error.cause)
         except RayError as error:
             if not self.left:
                 return Gone(f"its worker is gone ({type(error).__name__})", kept)  # the lock stays: it is begun again

@@ -18,7 +18,7 @@ import repro
 from repro import measure
 from repro.files import read, write_atomically
 from repro.measure import Monitor, Place, Task
-from repro.problem import Problem
+from repro.problem import Problem, first_line
 from repro.running.attempt import attempt
 from repro.running.work import Outcome
 from repro.store import RESULTS, folder, recall
@@ -49,11 +49,6 @@ class Back:
 
     outcome: Outcome
     files: dict[str, bytes] | None = None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).splitlines() or ["no reason given"])[0]
 
 
 def files_in(place: Path, names: tuple[str, ...]) -> dict[str, bytes]:

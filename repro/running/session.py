@@ -73,8 +73,9 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], options: Options, *, name
 
     def command(team: Any, device: Any, cluster: Any = None) -> _Command:
         setting = runner.Setting(
-            options.store, device, options.loader, options.micro_batch, team, options.eager, options.deterministic
-        )
+            store=options.store, device=device, loader=options.loader, micro_batch=options.micro_batch, team=team,
+            eager=options.eager, deterministic=options.deterministic,
+        )  # fmt: skip
         reader, observer = Reader(options.store), Progress(terminal())
         return _Command(options, named, runner, setting, place, cluster, reader, observer)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from repro import garbage
-from repro.problem import Problem
+from repro.problem import Problem, first_line
 
 
 class Unrecordable(Problem):
@@ -125,6 +125,5 @@ def _told(causes: list[Exception]) -> Exception:
     causes.clear()
     if isinstance(cause, torch.cuda.OutOfMemoryError):
         return cause
-    why = (str(cause).splitlines() or ["no reason given"])[0]
     after = ", after another that could not" if _failed[1:] else ""
-    return Unrecordable(f"it could not be recorded as a CUDA graph{after}; --eager does without ({why})")
+    return Unrecordable(f"it could not be recorded as a CUDA graph{after}; --eager does without ({first_line(cause)})")

@@ -1,16 +1,17 @@
 """The training loop: steps without a host sync between checks, each check a plain value."""
 
-import queue
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models.cifar import count_errors
+from repro.training import checkpoint
+from repro.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -28,87 +29,35 @@ class Check:
 
 
 class Interrupted(Exception):
-    """Somebody asked the training to stop; ``step`` steps are done and the state is whole."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.step = step
-
-
-LOADER_TIMEOUT_S = 600.0
-"""Seconds without a batch after which a loader counts as hung: a first batch from a slow disk takes a few."""
-
-Item = TypeVar("Item")
-
-
-class Hung(Exception):
-    """Something gave nothing for far longer than it should; the message names it and says for how long."""
-
-
-def timely(stream: Iterator[Item], name: str, timeout_s: float | None = None) -> Iterator[Item]:
-    """Yield what ``stream`` yields, each item asked for when it is wanted and no sooner.
-
-    Raises Hung where one takes longer than ``timeout_s`` (default: LOADER_TIMEOUT_S). The stream is read by a thread
-    of its own, which is then left behind: a call that hangs outside of Python can be neither stopped nor interrupted.
-    On a GPU what it launches goes where the caller's own work does, so that one comes after the other.
-    """
-    timeout_s = LOADER_TIMEOUT_S if timeout_s is None else timeout_s
-    queued = torch.cuda.current_stream() if torch.cuda.is_initialized() else None  # a thread begins with the default
-    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    given: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-
-    def read() -> None:
-        if queued is not None:
-            torch.cuda.set_stream(queued)
-        while wanted.get():
-            try:
-                given.put(("item", next(stream)))
-            except StopIteration:
-                given.put(("end", None))
-            except BaseException as error:  # noqa: BLE001 - raised again, where it is waited for
-                given.put(("error", error))
-
-    threading.Thread(target=read, name=f"reading {name}", daemon=True).start()
-    try:
-        while True:
-            wanted.put(True)
-            try:
-                kind, item = given.get(timeout=timeout_s)
-            except queue.Empty:
-                raise Hung(f"{name} gave nothing for {timeout_s:g} s: it hangs, or its disk does") from None
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item
-            yield item
-    finally:
-        wanted.put(False)
+    """Somebody asked the training to stop; the state is whole."""
 
 
 class Recent:
-    """Errors and losses of the last epoch's steps, kept on the device until somebody looks."""
+    """How many steps are done, and errors and losses of the last epoch's, kept on the device until somebody looks."""
 
     def __init__(self, steps: int, batch: int, device: torch.device) -> None:
-        self.batch = batch
+        self.batch, self.step = batch, 0
         self.wrong = torch.zeros(steps, dtype=torch.float32, device=device)
         self.loss = torch.zeros(steps, dtype=torch.float32, device=device)
 
-    def put(self, step: int, wrong: Tensor, loss: Tensor) -> None:
-        at = step % len(self.wrong)
+    def put(self, wrong: Tensor, loss: Tensor) -> None:
+        """Take in what the next step gave."""
+        at = self.step % len(self.wrong)
         self.wrong[at] = wrong
         self.loss[at] = loss
+        self.step += 1
 
-    def check(self, steps_done: int) -> Check:
-        window = min(steps_done, len(self.wrong))
+    def check(self) -> Check:
+        window = min(self.step, len(self.wrong))
         wrong, loss = torch.stack([self.wrong[:window].sum(), self.loss[:window].sum()]).double().tolist()
-        return Check(steps_done, wrong / (window * self.batch), loss / window, window)
+        return Check(self.step, wrong / (window * self.batch), loss / window, window)
 
-    def first_not_finite(self, steps_done: int) -> int:
+    def first_not_finite(self) -> int:
         """Return the first of the window's steps, counted from 1, whose loss was no finite number; else the last."""
         size = len(self.loss)
         bad = (~torch.isfinite(self.loss)).tolist()
-        steps = range(max(0, steps_done - size), steps_done)
-        return next((step + 1 for step in steps if bad[step % size]), steps_done)
+        steps = range(max(0, self.step - size), self.step)
+        return next((step + 1 for step in steps if bad[step % size]), self.step)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"wrong": self.wrong, "loss": self.loss}
@@ -155,7 +104,6 @@ def train(
     prepare: Callable[[Any], Tensor],
     recent: Recent,
     *,
-    first_step: int,
     check_every: float,
     stopping: Callable[[], bool] = lambda: False,
     before: Callable[[int], None] = lambda _step: None,
@@ -163,20 +111,59 @@ def train(
     """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
     The caller stops by not asking for more. ``prepare`` turns what the stream yields beside the labels into the input;
-    ``before`` is called with each step before it is taken, say to set its learning rate. ``recent`` carries the
-    running error through a resume. Raises Interrupted between two steps once ``stopping()`` is true.
+    ``before`` is called with each step before it is taken, say to set its learning rate. ``recent`` knows how many were
+    done before. Raises Interrupted between two steps once ``stopping()`` is true.
     """
-    step, checks = first_step, int(first_step / check_every)
-    while round((checks + 1) * check_every) <= step:  # the check due at the very step resumed from was made
+    checks = int(recent.step / check_every)
+    while round((checks + 1) * check_every) <= recent.step:  # the check due at the very step resumed from was made
         checks += 1
     while True:
         checks += 1
-        while step < round(checks * check_every):
+        while recent.step < round(checks * check_every):
             if stopping():
-                raise Interrupted(step)
-            before(step)
+                raise Interrupted
+            before(recent.step)
             images, labels = next(stream)
-            wrong, loss = update(prepare(images), labels)
-            recent.put(step, wrong, loss)
-            step += 1
-        yield recent.check(step)
+            recent.put(*update(prepare(images), labels))
+        yield recent.check()
+
+
+CHECKPOINT_S = 60.0  # seconds between checkpoints, at least
+End = TypeVar("End")
+
+
+class Resumable(Protocol):
+    """What is trained: ``trained_s``, the seconds of training so far, belongs to the state that it saves."""
+
+    trained_s: float
+
+    def save_state(self) -> None: ...
+
+
+def train_to_the_end(
+    run: Resumable, checks: Iterator[Check], ended: Callable[[Check], End | None], team: Team = ALONE
+) -> End:
+    """Return how a training ends: what ``ended`` says of a check, the first time that it says anything.
+
+    The state is saved now and then, and once ``checks`` raises Interrupted, which is passed on. The clock of the
+    training stands still meanwhile, and while ``ended`` looks.
+    """
+    saved = clock = time.monotonic()
+    pause = CHECKPOINT_S
+    try:
+        for check in checks:
+            now = time.monotonic()
+            run.trained_s += now - clock
+            if (end := ended(check)) is not None:
+                return end
+            if team.told(now - saved > pause):
+                begun = time.monotonic()
+                run.save_state()
+                saved = time.monotonic()
+                pause = checkpoint.pause(CHECKPOINT_S, saved - begun)
+            clock = time.monotonic()
+    except Interrupted:
+        run.trained_s += time.monotonic() - clock
+        run.save_state()
+        raise
+    raise AssertionError("training ended by itself")

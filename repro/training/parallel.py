@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repro.problem import Problem
+from repro.problem import Problem, first_line
 from repro.source import code_digest
 
 MEET_S = 1800.0  # in which all ranks must come to the same exchange; reading a data set takes minutes
@@ -223,5 +223,5 @@ def _reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # as are all of torch.distributed
-        told = (str(error).splitlines() or ["no reason given"])[0].partition(". This is typically")[0]
-        raise Lost(f"another rank is gone, or was never there; the same command goes on ({told})") from error
+        why = first_line(error).partition(". This is typically")[0]
+        raise Lost(f"another rank is gone, or was never there; the same command goes on ({why})") from error

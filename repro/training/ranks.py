@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from repro.data.processes import leave_with_parent
-from repro.problem import Problem
+from repro.problem import Problem, told
 from repro.training.loop import Interrupted
 
 ANSWER_S = 1800.0  # a rank that lives and has not answered by then is given up; reading a data set takes minutes
@@ -68,7 +68,7 @@ class Ranks:
                 if (answer := self._read(rank)) is not None:
                     answers[rank] = answer[0]
             if self._stopping():
-                raise Interrupted(0)
+                raise Interrupted
             if self._failed or any(process.exitcode is not None for process in self.processes):
                 raise RankError(self._who_failed())
             if time.monotonic() > limit:
@@ -99,7 +99,7 @@ class Ranks:
                 how = _how(self.processes[silent[0]].exitcode)
                 return f"rank {silent[0]} died ({how}) and the trial ended with it; the same command starts it again"
             if self._stopping():
-                raise Interrupted(0)
+                raise Interrupted
             time.sleep(0.05)
         rank = min(self._failed, key=lambda rank: self._failed[rank][0])
         return f"rank {rank} failed: {self._failed[rank][1]}"
@@ -182,9 +182,8 @@ def _serve(place: tuple[int, int, str, str, int], channel: Any, build: Callable[
     except EOFError:  # the parent is gone
         os._exit(1)
     except Exception as error:  # noqa: BLE001 - whatever ails it, the parent tells it
-        words = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
         with contextlib.suppress(OSError):
-            channel.send((time.monotonic(), words, None))
+            channel.send((time.monotonic(), told(error), None))
         os._exit(1)  # at once: ending in order may wait for the other rank
 
 

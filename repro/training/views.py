@@ -1,4 +1,4 @@
-"""What the network of 2012 sees of a stored image: crops, flips, mean image, colour noise, ten views.
+"""What the network of 2012 sees of a stored image: crops, flips, colour noise, ten views.
 
 Plain tensor functions on uint8 or float images (N, H, W, 3) in 0..255, the reference every loader is checked against.
 Sources: section 4.1 (data augmentation) and section 5 of the paper; convdata_jpeg.py of the released source.
@@ -37,21 +37,7 @@ def mirror(images: Tensor, flips: Tensor) -> Tensor:
     return torch.where(flips[:, None, None, None], images.flip(2), images)
 
 
-def subtract_mean(crops: Tensor, mean: Tensor, offsets: Tensor | None) -> Tensor:
-    """Return float crops minus the mean image (H, W, 3), before any mirroring: that of a mirrored crop is mirrored too.
-
-    With ``offsets`` (N, 2), each crop loses the same window of the mean that it shows of its image ("subtracting the
-    mean activity over the training set from each pixel"). With None, every crop loses the mean's centre, wherever it
-    was taken, as in the released source, which however mirrors first and subtracts the mean as it is.
-    """
-    size = crops.shape[1]
-    if offsets is None:
-        top, left = ((side - size) // 2 for side in mean.shape[:2])
-        return crops.float() - mean[top : top + size, left : left + size]
-    return crops.float() - crop(mean.expand(len(crops), *mean.shape), offsets, size)
-
-
-def colour_matrix(eigenvalues: Tensor, eigenvectors: Tensor, reading: Reading, std: float = paper.COLOUR_STD) -> Tensor:
+def colour_matrix(eigenvalues: Tensor, eigenvectors: Tensor, reading: Reading) -> Tensor:
     """Return M, (3, 3), such that M @ N(0, 1)^3 is the shift of a pixel's RGB, in levels of 0..255.
 
     ``eigenvalues`` (3,) and ``eigenvectors`` (3, 3, one a column) are of the covariance of RGB in 0..255. `code`
@@ -66,13 +52,7 @@ def colour_matrix(eigenvalues: Tensor, eigenvectors: Tensor, reading: Reading, s
         factor = eigenvalues
     else:
         raise ValueError(f"unknown reading {reading!r}; known: code, unit, literal")
-    return std * eigenvectors * factor
-
-
-def covariance(images: Tensor) -> Tensor:
-    """Return the covariance (3, 3), float64, of the RGB of all pixels of ``images``."""
-    pixels = images.reshape(-1, 3).double()
-    return (pixels - pixels.mean(0)).T @ (pixels - pixels.mean(0)) / len(pixels)
+    return paper.COLOUR_STD * eigenvectors * factor
 
 
 def ten_views(images: Tensor, size: int) -> Tensor:

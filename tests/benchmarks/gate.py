@@ -3,7 +3,7 @@
 The commit is unpacked beside the working tree, and `repro bench` run in both, each time in a process of its own with
 one thread, in turns: then, now, now, then, and so on. The means of the processes of either side are compared, ours over
 what runs none of our code, by the rule of docs/bench.md. Exit codes: 0 not grossly slower; 1 grossly slower; 2 wrong
-use; 3 a case could not be measured.
+use; 3 a case could not be measured, or the two sides time unlike work, say where the commit had other settings.
 """
 
 import argparse
@@ -51,6 +51,15 @@ def bench(root, words, out, threads=1):
     return results.load(out)
 
 
+def refuse_unlike(now, then):
+    """End with code 3, naming key and both values, where the two trees were asked alike and time unlike work."""
+    try:
+        results.refuse_unlike(now.environment, now.settings, [ran.name for ran in now.cases], then)
+    except results.BenchError as error:
+        print(f"not compared: {error} (here: now; there: then)", file=sys.stderr)
+        sys.exit(3)
+
+
 def told(now, then, rounds):
     """Print what changed, ``rounds`` of either side being one process, and return the exit code."""
     changes = results.changes(now, then, rounds)
@@ -85,9 +94,11 @@ def main():
             out = kept.absolute() / f"{number:02}-{side}.json"
             runs[side].append(bench(roots[side], words, out, args.threads))
             print(f"{side}: {len(runs[side])} of {args.pairs}", flush=True)
+            if number % 2:  # at once: it would be for nothing that the others are timed
+                refuse_unlike(runs["now"][-1], runs["then"][-1])
     now, then = results.joined(runs["now"]), results.joined(runs["then"])
-    if now.environment["code_digest"] == then.environment["code_digest"]:
-        print("both sides have the same code: what differs is noise")
+    if results.same_code(now, then):
+        print(results.SAME_CODE)
     sys.exit(told(now, then, runs["now"][0].rounds))
 
 

@@ -26,7 +26,7 @@ from repro import environment, paper
 from repro.bench import setting
 from repro.bench.timing import OURS, Side, nothing, rates
 from repro.loading import resident
-from repro.problem import Problem
+from repro.problem import Problem, first_line
 from repro.training import precision as precisions
 from repro.training import views
 
@@ -101,7 +101,7 @@ def attempt(call):
     try:
         return call(), ""
     except (RuntimeError, Problem) as error:  # of memory, of a library, of a recording
-        why = f"failed: {(str(error).splitlines() or [type(error).__name__])[0][:120]}".replace("|", "/")
+        why = f"failed: {first_line(error)[:120]}".replace("|", "/")
         failures.append(why)
         return None, why
 
