@@ -936,3 +936,12 @@ def test_the_predictions_of_the_profile_page_are_those_of_the_counts():
         work = floor.step(floor.counts(nets[net], results.NETS[net].crop), size, precision)
         products, moved = (1e3 * t for t in (work.flop / peak.flops[precision], work.bytes_ / peak.bytes_s))
         assert told == [f"{products:.3f}", f"{moved:.3f}", f"{size / work.seconds(peak, precision):,.0f}"]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_timed(repro, fake, monkeypatch):
+    """A run of all cases takes half an hour; that its file has no place is known at once."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(run, "rates", lambda *_, **__: pytest.fail("it was timed"))
+    found = repro("step", "--json", "run.json")
+    assert found.exit_code == 2
+    assert "--json run.json cannot be written; nothing was timed yet" in found.output

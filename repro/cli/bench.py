@@ -1,6 +1,7 @@
 """The command that times the parts of a training, and sets a run beside an earlier one."""
 
 import math
+import os
 import shlex
 import statistics
 import traceback
@@ -63,6 +64,8 @@ def bench(
     if compiled and "step" not in chosen:
         raise Usage("--compile is for step: name it, too, or leave --compile out")
     then = results.load(against) if against else None
+    if out and not os.access(next(folder for folder in out.absolute().parents if folder.exists()), os.W_OK):
+        raise Usage(f"--json {out} cannot be written; nothing was timed yet")
     with needing("timing", "run"):
         from repro.bench import run as benchmark
         from repro.running.runner import pick_device
