@@ -3,6 +3,7 @@
 Lines, markers and labels tell the arms apart as well as colours do (Okabe and Ito's palette).
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ DASHES = ((), (5, 2), (1, 1.5), (6, 1.5, 1.5, 1.5))
 MARKERS = ("o", "s", "D", "v", "^", "P")
 POINTS = 100  # of a curve, at most: more than the width of the picture can show
 POINTS_TOGETHER = 320  # of all curves of a figure, unless that leaves fewer than 20 a curve
+LETTERS = 56  # of a row's label that fit into the width of a figure
 COLUMNS = 16  # of kernels, as in the paper's Figure 3
 
 
@@ -61,7 +63,7 @@ def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -
             f"target {100 * target:g}%", (0, target), (4, -3), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="top",
         )  # fmt: skip
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper right" if low < 0.5 else "lower left")  # where no line goes
     ax.set_yscale("log")
     ax.set(xlabel="epochs", ylabel="training error (log scale)", xlim=(0, None), ylim=(low * 0.97, 1))
     _log_ticks(ax, "y", (0.001, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), low * 0.97, 1.0,
@@ -125,17 +127,21 @@ def forest(rows: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str, log: boo
             ax.annotate(words, (x, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
                         ha="left" if x == left else "center", va="bottom")  # fmt: skip
     ax.set_yticks([])
-    ax.set(xlabel=xlabel, xlim=(left, right), ylim=(len(rows) - 0.4, -0.7))
+    ax.set(xlabel=xlabel, xlim=(left, right), ylim=(len(rows) - 0.4, -0.75))
     if log:
         _log_ticks(ax, "x", (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4, 6, 9, 15, 30, 60, 100), left, right)
     ax.spines["left"].set_visible(False)
     return ax
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """Return what stands above a row of ``forest``, in lines no longer than the figure is wide."""
+    return textwrap.fill(f"{row['label']}: {row['missing']}" if row["missing"] else row["label"], LETTERS)
+
+
 def _forest_row(ax: Axes, y: int, row: Mapping[str, Any], left: float, right: float) -> None:
     if row["missing"]:
-        said = f"{row['label']}: {row['missing']}"
-        ax.text(0, y - 0.1, said, transform=ax.get_yaxis_transform(), va="center", style="italic")
+        ax.text(0, y - 0.1, label(row), transform=ax.get_yaxis_transform(), va="center", style="italic")
         return
     low, high = row["accept"]
     if max(low, left) < min(high, right):
@@ -145,7 +151,7 @@ def _forest_row(ax: Axes, y: int, row: Mapping[str, Any], left: float, right: fl
     for x, colour, dash in ((row["published"], PALETTE[2], "-"), (row["null"], INK, (0, (3, 2)))):
         if x is not None:
             ax.plot([x, x], [y - 0.28, y + 0.42], color=colour, linewidth=1.3, linestyle=dash, clip_on=False)
-    ax.text(0, y - 0.45, row["label"], transform=ax.get_yaxis_transform(), va="center")
+    ax.text(0, y - 0.32, label(row), transform=ax.get_yaxis_transform(), va="bottom", linespacing=1.1)
     ends = [
         left if row["low"] is None else max(row["low"], left),
         right if row["high"] is None else min(row["high"], right),

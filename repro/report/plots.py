@@ -64,7 +64,8 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
     told = "; ".join(f"{row['label']}: {row['missing'] or row['told']}" for row in rows)
     title = f"{claim['title']}: our estimates with their intervals, in {numbers.unit_text(unit)}. {told}"
     draw = partial(figures.forest, rows, xlabel=xlabel, log=log)
-    return svg.render(lambda ax: draw(ax=ax), title=title, height=0.82 + 0.5 * len(rows), left=0.12, top=0.28)
+    pitch = 0.4 + 0.16 * max(figures.label(row).count("\n") + 1 for row in rows)
+    return svg.render(lambda ax: draw(ax=ax), title=title, height=0.74 + pitch * len(rows), left=0.12, top=0.28)
 
 
 def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[str]:
