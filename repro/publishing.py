@@ -22,7 +22,8 @@ SHOWN = "probe"
 def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> tuple[int, list[str]]:
     """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
 
-    A plan goes with its records: that of a smoke condition of ``registry`` only where such are published.
+    A plan, and what was expected, goes with its records: of a smoke condition of ``registry`` only where such are
+    published.
     Counted is what ``target`` then has of ``source``; of what it had before, nothing is changed but as ``standing``
     says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
     """
@@ -38,21 +39,20 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
             left_out.append(f"{trial.identity}: {reason}")
             continue
         same = _there(target, trial.identity) == published
-        shown = _synthetic(trial)  # other pictures belong to their data set
-        for name in (n for n in store.RESULTS if n != "record.json" and (shown or n != "pictures.npz")):
+        ours = _synthetic(trial)  # other pictures belong to their data set
+        for name in (n for n in store.RESULTS if n != "record.json" and (ours or n != "pictures.npz")):
             path, to = (store.folder(root, trial.identity) / name for root in (source, target))
             if path.is_file() and not path.is_symlink() and not (same and to.exists()):
                 store.write_atomically(to, path.read_bytes())
         store.save(target, published)  # the record last: what has one is whole; with a sum, if it is from before these
         copied += 1
-    for (claim, condition), looks in plans.items():
-        known = registry.get(claim)
-        if known and condition in known.conditions and not _published(known, condition):
-            continue
+    shown = {at: looks for at, looks in plans.items() if _published(registry, *at)}
+    for (claim, condition), looks in shown.items():
         for seeds in looks:  # added to those published before: no look is forgotten
             store.add_look(target, claim, condition, seeds)
-    for claim, noted in expected.items():
-        bands.add(target, claim, noted)
+    nothing = {claim for claim, _ in plans} - {claim for claim, _ in shown}
+    for claim in expected.keys() - nothing:
+        bands.add(target, claim, expected[claim])
     return copied, left_out
 
 
@@ -95,9 +95,12 @@ def standing(source: Path, target: Path, trial: Trial) -> str:
     )
 
 
-def _published(claim: Claim, condition: str) -> bool:
-    """Whether the records of a condition are ever published."""
-    return claim.conditions[condition].scale != "smoke" or claim.experiment == SHOWN
+def _published(registry: Mapping[str, Claim], claim: str, condition: str) -> bool:
+    """Whether the records of a condition may be published: of one that the registry does not have, nobody knows."""
+    known = registry.get(claim)
+    if known is None or condition not in known.conditions:
+        return True
+    return known.conditions[condition].scale != "smoke" or known.experiment == SHOWN
 
 
 def _there(target: Path, identity: str) -> Trial | None:

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from repro import folders, publishing, registry, store
 from repro.cli import main
+from repro.judging import bands
 from repro.store import Measurement, StoreError, Trial, TrialSpec
 
 
@@ -252,5 +253,9 @@ def test_a_smoke_run_leaves_nothing_in_what_is_published(tmp_path):
     store.save(runs, _trial(dataset="embedded"))
     for claim, condition in (("relu-speedup", "smoke"), ("relu-speedup", "cifar10"), ("colour-towers", "smoke")):
         store.add_look(runs, claim, condition, (0, 1))
+    store.add_look(runs, "lrn-error", "smoke", (0,))
+    for id_ in ("relu-speedup", "lrn-error"):
+        bands.note(runs, claims[id_])
     publishing.publish(runs, reports, claims)
     assert set(store.load_looks(reports)) == {("relu-speedup", "cifar10"), ("colour-towers", "smoke")}
+    assert bands.claims(reports) == ["relu-speedup"]
