@@ -19,9 +19,11 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - whatever it is, nobody refuted anything
         import traceback
 
+        from repro.problem import BROKEN
+
         traceback.print_exc()
         sys.stderr.write("repro: this is a fault of the program; what was measured before it is kept\n")
-        sys.exit(70)
+        sys.exit(BROKEN)
 
 
 if __name__ == "__main__":

@@ -365,8 +365,7 @@ def _looks(path: Path) -> Looks:
     return looks
 
 
-MISSED = "missed.npz"
-"""Beside a record: for each error one bit an image, 1 where it was missed, in the order of the test set."""
+MISSED = "missed.npz"  # for each error one bit an image, 1 where it was missed, in the order of the test set
 
 RESULTS = ("curve.csv", MISSED, "looked.npz", "pictures.npz", "record.json")
 """What a finished trial leaves in its folder, where it has that: its curve, which test images it missed, what was seen
