@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from repro.choices import Scale
 from repro.frozen import Frozen
 from repro.outcomes import Outcome
 from repro.problem import Problem
 
 STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
-Scale = Literal["static", "paper", "reduced", "smoke"]
 
 NAME_RULE = "lower-case letters, digits and dashes, at most 64"
 

@@ -6,15 +6,16 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from repro import loading
+from repro import choices, loading
 from repro.data import DataError
-from repro.loading import NAMES, Job, Window, make, pictures
+from repro.loading import Job, Window, make, pictures
 from repro.loading.finish import Finish, colour_shift
 from repro.loading.pictures import Pictures
 from repro.loading.resident import Resident, at_once, decoded, one_by_one
@@ -25,6 +26,7 @@ from repro.training import views
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HAS_DALI = sys.platform == "linux"  # where it must be installed for the tests
+NAMES = get_args(choices.Loader)
 LOADERS = [pytest.param(n, marks=pytest.mark.skipif(n == "dali" and not HAS_DALI, reason="no DALI")) for n in NAMES]
 every_loader = pytest.mark.parametrize("name", LOADERS)
 SIDE, CROP = 48, 32

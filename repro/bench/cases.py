@@ -33,11 +33,12 @@ from repro.bench.setting import (
 )
 from repro.bench.timing import Side
 from repro.bench.together import together
+from repro.choices import Precision
 from repro.loading.finish import Finish
 from repro.models.normalization import ResponseNorm
 from repro.problem import Problem, first_line
 from repro.training.evaluation import Evaluation
-from repro.training.precision import Precision, compute_in
+from repro.training.precision import compute_in
 from repro.training.sgd2012 import SGD2012
 
 

@@ -18,9 +18,10 @@ from repro.bench import cases
 from repro.bench.results import FROM_FILES, NETS, Ran, Run
 from repro.bench.setting import Settings
 from repro.bench.timing import Side, nothing, rates, why, working
+from repro.choices import Precision
 from repro.data import DataError
 from repro.loading import cores
-from repro.training.precision import Precision, use
+from repro.training.precision import use
 
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared

@@ -17,12 +17,13 @@ from repro import paper
 from repro.bench import floor
 from repro.bench.results import NETS
 from repro.bench.timing import Side, why
+from repro.choices import Precision
 from repro.models.cifar import NETS as CIFAR_NETS
 from repro.models.nets import network
 from repro.training.captured import WARM_UPS, update_for
 from repro.training.graphs import cuda_graph
 from repro.training.loop import Recent, train
-from repro.training.precision import Precision, compute_in
+from repro.training.precision import compute_in
 from repro.training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import statistics
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
+from repro import choices
 from repro.cli.group import Usage
 from repro.problem import DONE, NOT_DONE, REFUTED, Problem, needing, suggest
 
@@ -33,7 +34,7 @@ def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 @click.option("--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Rounds, each all sides.")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images a batch.")
 @click.option("--net", help="alexnet (on a GPU unless told), alexnet-32 (on a CPU), or 18pct.")
-@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
+@click.option("--precision", type=click.Choice(get_args(choices.Precision)), default="fp32", show_default=True,
               help="Of ours; the others have fp32, unless they say otherwise.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR",

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 
+from repro import choices
 from repro.cli.group import Usage
 from repro.cli.options import claim_named, claims_option, data_option, read_store_option, registry_folder, store_option
 from repro.cli.run import seconds
@@ -14,7 +16,7 @@ from repro.problem import NOTHING
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--condition", help="Only the condition of this name.")
-@click.option("--scale", type=click.Choice(["static", "smoke", "reduced", "paper"]), help="Only this scale.")
+@click.option("--scale", type=click.Choice(get_args(choices.Scale)), help="Only this scale.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Plan with the first N seeds.")
 @click.option("--budget", "budget_s", callback=seconds, help="Pick what fits into 30m, 12h or 3d.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="What to plan for; default: what is here.")

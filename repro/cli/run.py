@@ -4,10 +4,11 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from repro import choices
 from repro.cli.group import Group, Usage
 from repro.cli.options import claim_named, claims_option, data_option, registry_folder, store_option
 from repro.problem import NOTHING
@@ -46,7 +47,7 @@ def run_options(command: Any) -> Any:
         click.option("--budget", "budget_s", default="30m", show_default=True, callback=seconds,
                      help="Longest run to choose unasked."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--loader", type=click.Choice(["resident", "dali", "torchvision"]), default="resident",
+        click.option("--loader", type=click.Choice(get_args(choices.Loader)), default="resident",
                      show_default=True, help="How images are read; resident keeps them all in memory."),
         click.option("--micro-batch", type=click.IntRange(min=1), metavar="N",
                      help="Of a batch, at most N images go through the network at a time; default: all of it."),
@@ -89,7 +90,7 @@ def runclaim_named(
 @run.command("all")
 @click.option(
     "--scale",
-    type=click.Choice(["static", "smoke", "reduced", "paper"]),
+    type=click.Choice(get_args(choices.Scale)),
     help="All conditions of one scale, also long ones; with --budget, those that it has room for.",
 )
 @run_options

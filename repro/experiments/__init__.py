@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
+from repro import choices
 from repro.frozen import Frozen
 from repro.store import Trial, TrialSpec
 
@@ -75,7 +76,7 @@ class CommonParameters(Frozen):
     """Parameters every experiment has."""
 
     dataset: str
-    protocol: Literal["paper", "code", "modern"]
+    protocol: choices.Protocol
 
 
 class Experiment(Protocol):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from repro import paper
+from repro import choices, paper
 from repro.experiments import CommonParameters, Once, decisive
 from repro.store import TrialSpec
 
@@ -54,7 +54,7 @@ class Parameters(CommonParameters):
 
     dataset: Literal["none"] = "none"
     protocol: Literal["paper", "code"] = "paper"
-    towers: Literal["two", "half", "ungrouped"] = "two"
+    towers: choices.Towers = "two"
     overlapping: bool = True
     removed: Annotated[int, Field(ge=2, le=5)] | None = None
     classes: Annotated[int, Field(ge=2)] = paper.CLASSES

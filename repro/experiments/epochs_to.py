@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from repro import paper
+from repro import choices, paper
 from repro.experiments import TRAINED, CommonParameters, Observation, Observed, Planned, Shown, repeated
 from repro.store import Trial, TrialSpec
 
@@ -33,13 +33,13 @@ class Parameters(CommonParameters):
     """Parameters of one arm under one condition; errors are fractions in 0..1, rates per the protocol's batch."""
 
     net: Literal["conv-local-13pct", "18pct", "19pct"]
-    activation: Literal["relu", "tanh", "sigmoid"]
+    activation: choices.Activation
     dataset: Literal["cifar10", "embedded"]
     protocol: Literal["code", "modern"]
     target: Annotated[float, Field(gt=0, lt=1)] = paper.FIGURE_1_TARGET
     batch: Annotated[int, Field(ge=1, le=4096)] = paper.BATCH
     checks_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 10
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: choices.Precision = "fp32"
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     rates: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=3)]
     widenings: Annotated[int, Field(ge=0)] = 4

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from repro import paper
+from repro import choices, paper
 from repro.datasets import DATASETS
 from repro.experiments import (
     TEST_IMAGES,
@@ -61,11 +61,11 @@ class Parameters(CommonParameters):
     dataset: Literal[
         "ilsvrc-2010", "ilsvrc-2012", "imagenet-2009", "imagenette160", "tiny-imagenet-32", "cifar10", "embedded"
     ]
-    net: Literal["alexnet", "alexnet-32", "conv-local-13pct", "batch-norm-clone"] = "alexnet"
-    activation: Literal["relu", "tanh", "sigmoid"] = "relu"
-    norm: Literal["none", "lrn", "lrn-all-maps", "lrn-mean", "batch"] = "lrn"
+    net: Literal[choices.Form, "conv-local-13pct", "batch-norm-clone"] = "alexnet"
+    activation: choices.Activation = "relu"
+    norm: choices.Norm = "lrn"
     overlapping: bool = True
-    towers: Literal["two", "half", "ungrouped"] = "two"
+    towers: choices.Towers = "two"
     removed: Annotated[int, Field(ge=2, le=5)] | None = None
     dropout: bool = True
     crops: bool = True
@@ -79,7 +79,7 @@ class Parameters(CommonParameters):
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = paper.LEARNING_RATE
     stored: Annotated[int, Field(ge=8)] = paper.STORED
     crop: Annotated[int, Field(ge=8)] = paper.CROP
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: choices.Precision = "fp32"
 
 
 FACTORS = (

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
-from repro import paper
+from repro import choices, paper
 from repro.experiments import CommonParameters, Observation, Observed, Once, Planned, decisive, repeated
 from repro.store import Trial, TrialSpec
 
@@ -33,16 +33,16 @@ class Parameters(CommonParameters):
     """
 
     dataset: Literal["ilsvrc-2010", "ilsvrc-2012", "imagenette160", "embedded"]
-    net: Literal["alexnet", "alexnet-32"] = "alexnet"
-    towers: Literal["two", "half", "ungrouped"] = "two"
-    loader: Literal["dali", "resident", "torchvision"] = "dali"
+    net: choices.Form = "alexnet"
+    towers: choices.Towers = "two"
+    loader: choices.Loader = "dali"
     gpus: Annotated[int, Field(ge=0, le=2)] = 1
     ranks: Literal[1, 2] = 1
     batch: Annotated[int, Field(ge=1, le=65_536)] = paper.BATCH
     rounds: Annotated[int, Field(ge=5, le=1000)] = 20
     stored: Annotated[int, Field(ge=8)] = paper.STORED
     crop: Annotated[int, Field(ge=8)] = paper.CROP
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: choices.Precision = "fp32"
 
 
 FACTORS = ("towers", "loader", "precision")

@@ -10,20 +10,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from repro import choices
 from repro.problem import Problem, suggest
 from repro.seeds import derive
 from repro.training.parallel import part
 
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared
-
-NAMES = ("dali", "resident", "torchvision")
-"""What ``make`` knows."""
 
 
 class Window(NamedTuple):
@@ -201,4 +199,5 @@ def make(
                 f"'resident' or 'torchvision' ({error})"
             ) from error
         return Dali(data, job, device=device, workers=workers)
-    raise Problem(f"unknown loader {name!r}; known are {', '.join(NAMES)}{suggest(name, NAMES)}")
+    known = get_args(choices.Loader)
+    raise Problem(f"unknown loader {name!r}; known are {', '.join(known)}{suggest(name, known)}")

@@ -13,17 +13,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from repro import paper
+from repro import choices, paper
 from repro.models import dropout
 from repro.models.chain import Chain
 from repro.models.layers import SameMapNorm
 from repro.models.normalization import MeanResponseNorm, ResponseNorm
 from repro.models.pooling import MaxPool2d
 from repro.seeds import derive
-
-Protocol = Literal["paper", "code", "modern"]
-Norm = Literal["none", "lrn", "lrn-all-maps", "lrn-mean", "batch"]
-Towers = Literal["two", "half", "ungrouped"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,7 @@ class Dropout:
     inverted: bool
 
 
-Act = Literal["relu", "tanh", "sigmoid"]
-Layer = Conv | Linear | Pool | Normalise | Dropout | Act
+Layer = Conv | Linear | Pool | Normalise | Dropout | choices.Activation
 
 
 class Form(NamedTuple):
@@ -112,12 +107,12 @@ class AlexNet:
     of layers-147.cfg that keep the last maps at 6x6.
     """
 
-    protocol: Protocol = "paper"
-    form: Literal["alexnet", "alexnet-32"] = "alexnet"
-    activation: Act = "relu"
-    norm: Norm = "lrn"
+    protocol: choices.Protocol = "paper"
+    form: choices.Form = "alexnet"
+    activation: choices.Activation = "relu"
+    norm: choices.Norm = "lrn"
     overlapping: bool = True
-    towers: Towers = "two"
+    towers: choices.Towers = "two"
     dropout: bool = True
     removed: int | None = None
     classes: int = paper.CLASSES
@@ -224,7 +219,7 @@ def _normalisation(layer: Normalise, channels: int) -> nn.Module:
     return kind(size=paper.LRN_SIZE, scale=layer.scale, power=paper.LRN_BETA, k=layer.k, towers=layer.towers)
 
 
-def initialise(model: nn.Sequential, table: Sequence[Layer], protocol: Protocol, seed: int) -> None:
+def initialise(model: nn.Sequential, table: Sequence[Layer], protocol: choices.Protocol, seed: int) -> None:
     """Fill the weights in place from ``seed``: normal with the table's std and bias, or Kaiming under ``modern``."""
     generator = torch.Generator().manual_seed(derive(seed, "init"))
     weighted = [m for m in model if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -6,12 +6,12 @@ keeps 24, and so do weights, velocities and updates. The norms of this package c
 """
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["fp32", "tf32", "bf16"]
+from repro.choices import Precision
 
 
 def use(precision: Precision) -> None:
