@@ -257,4 +257,6 @@ def script(folder: Path, seeds: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     script(Path(sys.argv[1]), int(sys.argv[2]), int((*sys.argv, 1)[3]))

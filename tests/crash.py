@@ -183,4 +183,6 @@ def main(root: Path, kills: int, seed: int, kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] or ["epochs-to", "final-error", "probe"])

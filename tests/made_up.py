@@ -87,4 +87,6 @@ def many(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     many(Path(sys.argv[1]), int(sys.argv[2]))

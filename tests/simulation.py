@@ -155,6 +155,8 @@ def simulate(
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 6:
+        sys.exit(__doc__)
     trials, gpus, hours, seed, store_, conditions, how = (*sys.argv[1:], *("1", "at once")[len(sys.argv) - 6 :])
     told = simulate(
         Path(store_), int(trials), int(gpus), float(hours), int(seed), int(conditions), in_turn=how == "in-turn"

@@ -149,8 +149,8 @@ def loader_and_step(s: Settings, stack: ExitStack) -> Case:
     missing: dict[str, str] = {}
     by_loader = cache(partial(_stream, s, stack, "torchvision"))  # one for two sides, which take from it in turn
 
-    def fed(stream: "_Stream", name: str = "repro") -> Side:
-        own = trainer(s, ours(s, model_of(s)), iter(stream.take, None), lambda x: x, name=name)
+    def fed(stream: "_Stream") -> Side:
+        own = trainer(s, ours(s, model_of(s)), iter(stream.take, None), lambda x: x)
         return _timed(s, stream, own)
 
     def plainly() -> Side:

@@ -79,9 +79,8 @@ def described(s: Settings, data: str) -> dict[str, object]:
 
 
 def measure(
-    names: Sequence[str], s: Settings, *, rounds: int, command: str, data: str, heard: Heard | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Run:  # fmt: skip
+    names: Sequence[str], s: Settings, *, rounds: int, command: str, data: str, heard: Heard | None = None
+) -> Run:
     """Time the cases called ``names`` in this order. A case that cannot be measured here is told, with why.
 
     So is one that fails in a way that nobody thought of: what the others found is worth keeping. Each case's networks
@@ -92,7 +91,7 @@ def measure(
     not_measured: dict[str, str] = {}
     for name in names:
         try:
-            ran = _one(name, s, rounds, clock)
+            ran = _one(name, s, rounds)
         except Exception as error:  # noqa: BLE001 - not of Ctrl-C, which is none
             not_measured[name] = why(error)
             if heard:
@@ -108,13 +107,13 @@ def measure(
     )  # fmt: skip
 
 
-def _one(name: str, s: Settings, rounds: int, clock: Callable[[], float]) -> Ran:
+def _one(name: str, s: Settings, rounds: int) -> Ran:
     wait = partial(torch.cuda.synchronize, s.device) if s.device.type == "cuda" else nothing
     with ExitStack() as stack:
         case = cases.CASES[name](s, stack)
         made = [side if side.foreign else _within(s.precision, side) for side in case.sides]
         sides, missing = working(made, wait)
-        found = rates(sides, rounds, clock=clock, wait=wait)
+        found = rates(sides, rounds, clock=time.perf_counter, wait=wait)
     return Ran(
         name=name, what=case.what, unit=case.unit, rates={side: tuple(values) for side, values in found.items()},
         foreign=tuple(side.name for side in sides if side.foreign),
