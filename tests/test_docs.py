@@ -52,6 +52,16 @@ def test_figures_of_speed_are_those_of_the_records() -> None:
     assert speed.PLACE.findall((ROOT / "docs" / "bench.md").read_text()) == [speed.table(runs)]
 
 
+def test_the_blocks_for_python_run() -> None:
+    """Every block of docs/python.md runs behind the ones before it, and the last counts the paper's parameters."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 5
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1].startswith("60965224 ")
+
+
 def test_what_the_gate_can_see_is_what_its_runs_say() -> None:
     """The table of docs/bench.md follows from the committed runs of one code; gates of slowed code were red as told."""
     page = (ROOT / "docs" / "bench.md").read_text()
