@@ -105,7 +105,7 @@ def quoted(runs):
     other = next(peer for peer in big.peers if peer.startswith("torchvision's AlexNet"))
     sgd = next(peer for peer in update.peers if peer.startswith("torch's SGD"))
     rows = [
-        ("float32, on a CPU", "images a second", "over plain torch", "over it in a process of its own"),
+        ("float32, on a CPU", "images a second", "over plain torch", "over plain torch in a process of its own"),
         ("---", "--:", "--:", "--:"),
         (f"a training step of AlexNet, {at}", number(results.rate(big)), told(big, PLAIN), told(big, APART)),
         (
@@ -117,22 +117,22 @@ def quoted(runs):
         (
             "training 18pct from pictures in memory",
             number(results.rate(fed)),
-            f"from a set on the device: {on_device}; fed by a DataLoader: {by_loader}",
+            f"with the set on the device: {on_device}; fed by a DataLoader: {by_loader}",
             "",
         ),
-        (f"AlexNet's first LRN, there and back, {at}", number(results.rate(lrn)), f"torch's LRN: {torchs}", ""),
+        (f"AlexNet's first LRN, forward and backward, {at}", number(results.rate(lrn)), f"torch's LRN: {torchs}", ""),
     ]
     on_gpus, of_gpus = _quoted_of_gpus(runs)
     text = (
-        "Medians of the ratios of interleaved rounds, ours over the other "
-        f"(n = {alexnet.rounds} for AlexNet, {small.rounds} for 18pct), with 90% intervals; ours is faster "
-        f"where no other word stands; ours over itself: {min(again):.2f} to {max(again):.2f}. "
-        f"Beside others, AlexNet's step over that of {other}: {told(big, other)}; "
+        "The ratios are ours over the other: medians over interleaved rounds "
+        f"(n = {alexnet.rounds} for AlexNet, {small.rounds} for 18pct), with 90% intervals. Ours is faster "
+        f"where nothing else is said; ours over itself gave {min(again):.2f} to {max(again):.2f}. "
+        f"Further ratios: AlexNet's step over that of {other}: {told(big, other)}; "
         f"its update over {sgd}: {told(update, sgd)}; testing it, over plain torch: {told(tested, PLAIN)}. "
         f"{of_gpus} ({where(small)}; "
-        f"`{small.command}` and `{alexnet.command}`.) From the records in [reports/bench/](reports/bench/), told in "
-        "full in [docs/bench.md](docs/bench.md#what-was-measured), which also says what is plain about the other; "
-        "where the time goes is in [docs/profile.md](docs/profile.md)."
+        f"`{small.command}` and `{alexnet.command}`.) The records are in [reports/bench/](reports/bench/). "
+        "[docs/bench.md](docs/bench.md#what-was-measured) gives all of them, and says what plain torch, noise and "
+        "not resolved mean; [docs/profile.md](docs/profile.md) says where the time goes."
     )
     lines = textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False)
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *on_gpus, *lines])
@@ -185,7 +185,7 @@ def table(runs):
 def _rows(runs):
     """Return the lines of one device's table; what share of the roofline ours reaches stands there if any is known."""
     known = any(ran.floor for run in runs for ran in run.cases)
-    lines = [f"| case | ours | {'of the roofline | ' * known}ours over itself | beside it | ours over it | |"]
+    lines = [f"| case | ours | {'of the roofline | ' * known}ours over itself | peer | ours over it | |"]
     lines.append("|---" * (6 + known) + "|")
     for run in runs:
         for ran in run.cases:

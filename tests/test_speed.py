@@ -65,7 +65,7 @@ def test_both_pages_name_the_gpu_and_the_share_of_the_roofline(tmp_path):
     table, quoted = speed.table(found), speed.quoted(found)
     cpus, gpus = table.split("On an NVIDIA H200:\n")
     assert cpus.strip() == speed.table(before).split("\n\n- ")[0].strip()  # what was said of the CPU stays
-    assert "| case | ours | of the roofline | ours over itself | beside it | ours over it | |" in gpus
+    assert "| case | ours | of the roofline | ours over itself | peer | ours over it | |" in gpus
     step = "| step: a training step of alexnet, bf16, batch 128 | 40,000 images/s | 50% | 1.00 [1.00, 1.00] | plain |"
     assert f"{step} 2.00 [2.00, 2.00] | faster (noise 1.00) |" in gpus
     assert "|  |  |  |  | own over script | 4.00 [4.00, 4.00] | faster (interval alone) |" in gpus
