@@ -400,7 +400,7 @@ def test_a_store_that_was_named_and_is_not_there_is_refused(repro, command):
     """A typo would otherwise read as a registry that nobody ran."""
     result = repro(*command, "--store", "no-such")
     assert result.exit_code == 2
-    assert result.stderr == "repro: no-such: no such folder; `repro run … --store no-such` makes it\n"
+    assert result.stderr == "repro: no-such: no such folder; `repro run … --store no-such` creates it\n"
 
 
 def test_a_closed_output_is_one_clear_line(tmp_path):

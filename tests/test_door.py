@@ -142,10 +142,10 @@ READERS = ("list", "show parameters", "report", "report --json", "judge")
 @pytest.mark.parametrize("command", READERS)
 def test_a_store_that_is_not_there_yet_is_told(command: str, tmp_path: Path) -> None:
     """In a fresh checkout all reads as not tested: a line says that nobody ran anything, and where results lie."""
-    line = "repro: runs: no such folder yet, `repro run` makes it"
+    line = "repro: runs: no such folder yet; `repro run` creates it"
     assert repro(*command.split()).stderr == f"{line}\n"
     (tmp_path / "reports" / "trials").mkdir(parents=True)
-    assert repro(*command.split()).stderr == f"{line}; what is published: `--store reports`\n"
+    assert repro(*command.split()).stderr == f"{line}; `--store reports` shows the published records\n"
     (tmp_path / "runs").mkdir()
     assert repro(*command.split()).stderr == ""
 

@@ -220,4 +220,4 @@ def test_a_narrow_terminal_folds_names_and_no_figure(columns: int, monkeypatch: 
     found = [[" ".join(line.split()) for line in figures.findall(text)] for text in (wide, narrow)]
     assert len(found[0]) > 40
     assert found[0] == found[1]
-    assert narrow.count("not distributed any more") == 1
+    assert narrow.count("no longer distributed") == 1

@@ -45,7 +45,7 @@ TABLE = [
     (RELU, 5, 0.05, "NOT_REPRODUCED", "reversed"),
     (RELU, 150, 0.05, "DIRECTION", "larger than the accepted band (4 to 9)"),
     (RELU, 40, 0.3, "DIRECTION", "not resolved"),
-    (RELU, 20, 0.9, "INCONCLUSIVE", "seeds an arm would decide"),
+    (RELU, 20, 0.9, "INCONCLUSIVE", "seeds per arm would decide"),
     (ABOVE, 20, 0.05, "REPRODUCED", "inside the accepted band (at least 1)"),
     (ABOVE, 5, 0.05, "NOT_REPRODUCED", "reversed"),
     (ABOVE, 10, 0.2, "INCONCLUSIVE", "no number of seeds up to 50"),
@@ -150,7 +150,7 @@ def test_nothing_run_is_not_tested():
         c = claim(RELU, scale=scale)
         found = judge_all(c, [trial(spec("sigmoid", 0, 0.5), 3.0)], {})["c"]
         assert found.outcome == "NOT_TESTED"
-        assert found.reason == "nothing was run under c (3 seeds an arm on cifar10)"
+        assert found.reason == "nothing was run under c (planned: 3 seeds per arm on cifar10)"
         assert found.judged == ()
 
 
@@ -222,7 +222,7 @@ def test_one_seed_decides_nothing():
     found = verdict(RELU, relu=[10.0], tanh=[60.0])
     assert found.outcome == "INCONCLUSIVE"
     assert found.judged[0].estimate[1:3] == (0.0, math.inf)
-    assert "at least 2 seeds an arm are needed" in found.reason
+    assert "at least 2 seeds per arm are needed" in found.reason
 
 
 def test_equal_times_have_an_interval_as_wide_as_the_clock_is_coarse():
@@ -321,7 +321,7 @@ def test_further_looks_cost_alpha_and_the_first_plan_is_told():
     found = verdict(RELU, looks=[(0,), (0, 1, 2), tuple(range(6))], **times)
     assert found.judged[0].estimate.confidence == pytest.approx(1 - 2 * ALPHA / 3)
     assert "(96.7% interval" in found.reason
-    assert found.reason.endswith("; at the first look, with 1 seed an arm, it was INCONCLUSIVE")
+    assert found.reason.endswith("; at the first look, with 1 seed per arm, it was INCONCLUSIVE")
     assert (found.looks, found.seeds) == (3, tuple(range(6)))
 
 

@@ -138,10 +138,10 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
     assert top.count(claim.title) == 1  # one claim, one title, a line each condition
     (line,) = re.findall(r'<li><a href="#relu-speedup-cifar10-19pct">(.*)', top)
     assert line.startswith("net 19pct, the released recipe (code), on cifar10</a>: <strong>1.52 times")
-    assert "Measured, but not under the condition named beforehand to decide" in top
-    assert "run, below" not in text  # the headline was run
+    assert "Measured, but not under the condition that was named in advance to decide" in top
+    assert "run; see below" not in text  # the headline was run
     assert "3 of the 5 planned seeds" in top
-    assert "Nothing was trained on ImageNet yet." in top
+    assert "Nothing has been trained on ImageNet yet." in top
     figure = text[text.index('id="figure-1"') : text.index('id="figure-3"')]
     assert "cifar10-19pct" in figure
     assert "1.52" in figure
@@ -149,7 +149,7 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
 
 def test_an_untested_headline_points_to_what_was_run(tmp_path: Path, claim: spec.Claim) -> None:
     """A claim that is not tested says, first of all, that other conditions were run; the smoke one does not count."""
-    told = "2 other conditions, which do not decide, were run, below."
+    told = "2 other conditions, which do not decide, were run; see below."
     times = {"relu": [6.0, 6.1, 5.9, 6.0, 6.05], "tanh": [9.0, 9.1, 9.2, 9.3, 9.4]}
     for name, said in (("cifar10-19pct", "One other condition"), ("cifar10-modern-19pct", told)):
         made_up.condition(tmp_path, claim, name, times)
@@ -166,8 +166,8 @@ def test_where_the_paper_contradicts_itself_is_told_at_the_top() -> None:
     assert f', {errata} are places where <a href="#errata">' in top
     assert "claims tested, none by training: " in top
     assert "all 41 quantitative statements, as 46 claims, and 6 questions" in top
-    assert "another version of this program" not in top
-    assert text[len(top) :].count("run by another version of this program than the one that made this report") == 1
+    assert "version of this program" not in top
+    assert text[len(top) :].count("run by a different version of this program from the one that made this report") == 1
 
 
 def test_what_is_known_says_why_it_came_out_so() -> None:
@@ -205,14 +205,14 @@ def test_the_first_run_of_a_newcomer_is_told_at_the_top(tmp_path: Path, claim: s
     top = rendered(tmp_path, claim).split('id="verdicts">')[0]
     assert 'says nothing about the paper: <a href="#relu-speedup-smoke">' in top
     assert "SMOKE_OK" in top
-    assert "has no chance in it" not in top
+    assert "does not depend on chance" not in top
 
 
 def test_what_has_no_result_is_told_at_the_top(filled: Path, claim: spec.Claim) -> None:
     """A condition that was begun and not finished is in the heading, and its row has neither an empty value nor n."""
     store.add_look(filled, claim.id, "cifar10-18pct", (0, 1))
     text = rendered(filled, claim)
-    assert "Begun, and without a result, because a trial failed or is missing: " in text.split('id="verdicts">')[0]
+    assert "Begun, but without a result, because a trial failed or is missing: " in text.split('id="verdicts">')[0]
     row = text.split('<table class="cards" id="overview"')[1].split("</table>")[0]
     assert "not complete, missing" in row
     assert "()" not in row
@@ -245,7 +245,7 @@ def test_a_record_that_nothing_asks_for_is_told(filled: Path, claim: spec.Claim)
     stray = store.TrialSpec(experiment="epochs-to", numerics=1, config={"net": "18pct"}, seed=99)
     trial = Trial(spec=stray, data_digest="d", status="completed")
     store.save(filled, trial)
-    assert f'asked for by no claim any more: <a href="trials/{trial.identity}' in rendered(filled, claim)
+    assert f'no longer asked for by any claim: <a href="trials/{trial.identity}' in rendered(filled, claim)
 
 
 def test_text_of_specs_is_escaped(filled: Path, claim: spec.Claim) -> None:
@@ -287,10 +287,10 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert all(f'<h3 id="{id_}">' in text for id_ in found)
     assert f"0 of {len(found)} claims tested" in text
     for said in (
-        "No network of ours was looked into",
+        "no network of ours to look into",
         "Not counted yet",
-        "No claim about speed was measured",
-        "was timed yet",
+        "No claim about speed has been measured",
+        "has been timed yet",
     ):
         assert said in text
     assert "<svg" not in text
@@ -333,7 +333,7 @@ def test_the_speed_of_2012_stands_beside_its_floor() -> None:
     part = text.split('<h2 id="speed">')[1].split("</section>")[0]
     assert "227 images/s" in part
     assert "1.31 ms (30% of peak)" in part
-    assert "No claim about speed was measured" in part
+    assert "No claim about speed has been measured" in part
 
 
 def test_kernels_and_neighbours_are_shown(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_without_pictures_classes_stand_in_their_place(tmp_path: Path) -> None:
     looked_into(tmp_path, claim, pictures=False)
     part = rendered(tmp_path, claim).split('<h2 id="figures">')[1].split("</section>")[0]
     assert "<img" not in part
-    assert "their pictures are not shown: they belong to the data set" in part
+    assert "The pictures are not shown here, as they belong to the data set" in part
     assert part.count("star") > 8
 
 

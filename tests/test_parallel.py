@@ -488,8 +488,8 @@ def test_arms_of_unlike_worlds_are_not_compared() -> None:
 
     assert "world is 2 for relu and 1 for tanh" in verdict(said[2], said[1])
     assert "world is 2 for relu and 1 for tanh" in verdict(said[2], judging.HERE)
-    assert "unlike" not in verdict(said[1], judging.HERE)
-    assert "unlike" not in verdict(said[2], said[2])
+    assert "different" not in verdict(said[1], judging.HERE)
+    assert "different" not in verdict(said[2], said[2])
 
 
 def test_under_torchrun_a_signal_may_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:

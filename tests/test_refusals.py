@@ -41,7 +41,7 @@ def test_trials_of_another_claim_do_not_begin_this_one():
     c = claim(RELU)
     found = judge(c, c.conditions["c"], [*tuned("relu"), *scored(relu=spread(10))])
     assert found.outcome == "NOT_TESTED"
-    assert found.reason == "nobody asked for it: only relu was run, for another claim"
+    assert found.reason == "nothing was run for this claim; the trials of its arm relu were run for another"
 
 
 def test_a_failed_trial_is_an_error_that_names_it():
@@ -62,7 +62,7 @@ def test_unlike_environments_are_refused_with_key_and_values():
     mixed = [*base, *(trial(s, t, there) for s, t in zip(tanh, spread(60), strict=True))]
     found = judge(c, c.conditions["c"], mixed)
     assert found.outcome == "ERROR"
-    assert "the arms ran in unlike environments: device is cpu for relu and NVIDIA H200 for tanh" in found.reason
+    assert "the arms ran in different environments: device is cpu for relu and NVIDIA H200 for tanh" in found.reason
     one = [*base, *scored(tanh=spread(60)[:2]), trial(tanh[2], 62.0, there)]
     assert "device is cpu for relu and NVIDIA H200 (1) and cpu (2) for tanh" in judge(c, c.conditions["c"], one).reason
     blocks = [t.model_copy(update={"environment": there}) if t.spec.seed == 2 else t for t in one]
@@ -77,10 +77,10 @@ def test_unlike_data_are_refused_with_both_digests():
     trials = [*tuned("relu", "tanh"), *scored(relu=spread(10), tanh=spread(60))]
     twice = judge(c, c.conditions["c"], [*trials, trial(trials[-1].spec, 60.0, digest="e")])
     assert twice.outcome == "ERROR"
-    assert "the same trial was run on unlike data: data_digest is" in twice.reason
+    assert "the same trial was run on different data: data_digest is" in twice.reason
     parted = judge(c, c.conditions["c"], [*trials[:-1], trial(trials[-1].spec, 60.0, digest="e")])
     assert parted.outcome == "ERROR"
-    assert "trials were run on unlike data: data_digest is d for 11 and e for 1" in parted.reason
+    assert "trials were run on different data: data_digest is d for 11 and e for 1" in parted.reason
 
 
 def test_a_seed_counts_once():
@@ -102,7 +102,7 @@ def test_two_records_of_one_trial_have_no_verdict():
     for order in ([*trials, other], [other, *trials]):
         found = judge(c, c.conditions["c"], order)
         assert found.outcome == "ERROR"
-        assert found.reason.startswith(f"the same trial, {other.identity}, was recorded twice, with unlike results")
+        assert found.reason.startswith(f"the same trial, {other.identity}, was recorded twice, with different results")
     assert judge(c, c.conditions["c"], [*trials, trials[-1].model_copy()]).outcome == "REPRODUCED"
 
 
@@ -133,7 +133,8 @@ def test_timings_of_unlike_machines_are_refused():
     found = judge(c, c.conditions[c.headline], mixed, looks)
     assert found.outcome == "ERROR"
     assert (
-        "timings of unlike environments are not one sample: device is NVIDIA A100 (1) and NVIDIA H200" in found.reason
+        "timings from different environments are not one sample: device is NVIDIA A100 (1) and NVIDIA H200"
+        in found.reason
     )
 
 

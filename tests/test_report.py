@@ -108,7 +108,7 @@ def test_damaged_records_leave_their_condition_an_error(filled: Path, claim: spe
     n = len(found[kept:]) if kept >= 0 else 1
     assert conditions["smoke"]["reason"].startswith("not complete, missing ")
     assert f"; unusable records of the store may be of it: {n}" in conditions["smoke"]["reason"]
-    assert conditions["cifar10-18pct"]["reason"].startswith("nothing was run under cifar10-18pct (5 seeds")
+    assert conditions["cifar10-18pct"]["reason"].startswith("nothing was run under cifar10-18pct (planned: 5 seeds")
     assert conditions["cifar10-18pct"]["reason"].endswith("on cifar10)")
     for args, code in ((["report"], 3), (["judge", claim.id], 3), (["list"], 0)):
         result = CliRunner().invoke(cli.main, [*args, "--store", str(filled)])
@@ -147,7 +147,7 @@ def test_the_damaged_record_of_an_arm_that_another_claim_ran_is_no_error(filled:
             damage(path)
         found = summary.summarise({claim.id: other}, filled)["claims"][0]
         assert found["outcome"] == "NOT_TESTED"
-        assert found["reason"] == "nobody asked for it: only relu was run, for another claim"
+        assert found["reason"] == "nothing was run for this claim; the trials of its arm relu were run for another"
 
 
 def test_bands_that_cannot_be_used_are_told_and_change_no_verdict(filled: Path, claim: spec.Claim) -> None:
@@ -309,8 +309,8 @@ def test_how_often_a_verdict_is_wrong_follows_from_the_looks_it_had(filled: Path
     for asked in (claim.conditions["cifar10"].seeds[:3], claim.conditions["cifar10"].seeds):
         store.add_look(filled, claim.id, "cifar10", asked)
         told.append(sections.chance(summary.summarise({claim.id: claim}, filled)))
-    assert told[0].endswith("about 5 times in 100 at most")
-    assert told[1].endswith("those here had up to 2, which makes it 7.5")
+    assert told[0].endswith("at most about 5 times in 100")
+    assert told[1].endswith("those here had up to 2 looks, which makes it 7.5")
 
 
 def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -> None:
@@ -324,7 +324,7 @@ def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -
     )
     text = page.render(found, REPORTS)
     assert f"{len(hollow)} could hardly have come out otherwise" in text
-    assert f"and {sections.blocked(found)} cannot be, with what is public" in text
+    assert f"and {sections.blocked(found)} cannot be run with what is public" in text
     assert text.count('soft">It could hardly have come out otherwise: ') == len(hollow)
     assert text.count('data-label="Why">It could hardly have come out otherwise: ') == len(hollow)
 

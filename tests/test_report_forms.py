@@ -93,7 +93,9 @@ def test_against_a_store_and_a_saved_report(filled: Path, tmp_path: Path, claim:
     saved.write_text(run("--json", "--store", str(old), code=1))
     told = [run("--store", str(filled), "--against", str(path)) for path in (old, saved)]
     assert told[0] == told[1]
-    assert "1 of 100 conditions have another outcome than before (1 of them headlines)" in told[0].replace("\n", " ")
+    assert "1 of 100 conditions have a different outcome from before (1 of them headlines)" in told[0].replace(
+        "\n", " "
+    )
     assert "NOT_REPRODUCED" in told[0]
     assert "n=5+5" in told[0]
     changes = json.loads(run("--json", "--store", str(filled), "--against", str(saved)))["changes"]
@@ -110,8 +112,8 @@ def test_claims_that_came_or_went_are_told(filled: Path, claim: spec.Claim) -> N
     )
     came, went = against.turns(less, now), against.turns(now, less)
     assert {turn.before for turn in came} == {turn.after for turn in went} == {"-"}
-    assert against.told(came, now).startswith("0 of 7 conditions have another outcome")
-    assert "6 came, 0 went" in against.told(came, now)
+    assert against.told(came, now).startswith("0 of 7 conditions have a different outcome")
+    assert "6 new, 0 gone" in against.told(came, now)
     assert against.turns(now, now) == []
 
 

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--health", is_flag=True, help="Train two small nets, too, and compare them with stored runs (20 s).")
+@click.option("--health", is_flag=True, help="Also train two small nets, and compare them with stored runs (20 s).")
 @click.pass_context
 def doctor(ctx: click.Context, /, health: bool) -> None:
     """Say what this machine can run, and what stands in its way."""

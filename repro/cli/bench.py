@@ -31,29 +31,32 @@ def _list(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Rounds, each all sides.")
+@click.option(
+    "--rounds", type=click.IntRange(min=2), default=10, show_default=True, help="Rounds; each times every side."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images a batch.")
-@click.option("--net", help="alexnet (on a GPU unless told), alexnet-32 (on a CPU), or 18pct.")
+@click.option("--net", help="alexnet (default on a GPU), alexnet-32 (default on a CPU) or 18pct.")
 @click.option("--precision", type=click.Choice(get_args(choices.Precision)), default="fp32", show_default=True,
-              help="Of ours; the others have fp32, unless they say otherwise.")  # fmt: skip
+              help="Precision of our side; the others run in fp32, unless they say otherwise.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
               help="Pictures for the loaders, made by `repro data prepare`; default: the synthetic ones.")  # fmt: skip
 @click.option("--compile", "compiled", is_flag=True, help="Time torch.compile of the plain step, too.")
 @click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the run.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE",
-              help="Set the run beside an earlier one of this machine.")  # fmt: skip
+              help="Compare the run with an earlier one on this machine.")  # fmt: skip
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List what can be timed.")
 @click.pass_context
 def bench(
     ctx: click.Context, /, names: Sequence[str], rounds: int, batch: int, net: str | None, precision: str, device: str,
     data: Path | None, compiled: bool, out: Path | None, against: Path | None,
 ) -> None:  # fmt: skip
-    """Time the step, the loaders and the rest, beside plain PyTorch and beside themselves.
+    """Time the step, the loaders and the rest, next to plain PyTorch and themselves.
 
-    All cases, or those named. Every ratio has a 90% interval over the rounds, and a word with the noise that it was
-    found by, by which ours differs from itself: what lies within that is no difference. Exit code 1 with --against
-    where ours became grossly slower, 3 where a case that was named could not be measured, or any failed unexpectedly.
+    All cases, or those named. Every ratio comes with a 90% interval over the rounds, a word that says what it shows,
+    and the noise, by which ours differs from itself: what lies within the noise is no difference. Exit code 1 with
+    --against where ours became grossly slower; 3 where a named case could not be measured, or any case failed
+    unexpectedly.
     """
     from repro.bench import results
 

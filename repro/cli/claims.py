@@ -49,7 +49,10 @@ def show(id_: str, claims: Path | None, store: Path) -> None:
 @click.argument("ids", nargs=-1)
 @claims_option
 def check(ids: Sequence[str], claims: Path | None) -> None:
-    """Check claim files, all or those named: whether they can be read, and nothing of the template is left in them."""
+    """Check claim files: that they can be read, and hold nothing of the template any more.
+
+    All of the registry, or those named.
+    """
     from repro import registry
 
     directory = registry_folder(claims)
@@ -64,7 +67,7 @@ def check(ids: Sequence[str], claims: Path | None) -> None:
 @click.command()
 @click.argument("id_", metavar="ID")
 @click.option(
-    "--claims", type=Folder(path_type=Path), default=Path("claims"), show_default=True, help="Where to put it."
+    "--claims", type=Folder(path_type=Path), default=Path("claims"), show_default=True, help="Folder to put it in."
 )
 def new(id_: str, claims: Path) -> None:
     """Start a new claim file from the template."""

@@ -42,7 +42,7 @@ def data() -> None:
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes side by side; default: one a core.")
 @click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be decoded.")
 def prepare(source: Path, out: Path, side: int, jobs: int | None, skip_bad: bool) -> None:
-    """Cut every picture of SOURCE to the central 256 x 256 pixels, in OUT; the same command again goes on.
+    """Cut every picture of SOURCE to its central 256 x 256 pixels, into OUT; run it again to continue.
 
     SOURCE holds class folders, or train/ and val/ with class folders, or files named CLASS_ANYTHING.JPEG, or the
     archives of ImageNet: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.

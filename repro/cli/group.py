@@ -118,5 +118,5 @@ class Group(click.Group):
         """Find the command, or name the nearest one."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
-            raise Usage(f"no command {args[0]!r}{suggest(args[0], known)}; there are {', '.join(known)}")
+            raise Usage(f"no command {args[0]!r}{suggest(args[0], known)}; the commands are {', '.join(known)}")
         return super().resolve_command(ctx, args)

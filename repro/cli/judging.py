@@ -16,9 +16,10 @@ from repro.problem import NOT_DONE, NOTHING, REFUTED
 @claims_option
 @click.pass_context
 def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path | None) -> None:
-    """Judge the records again, by today's rules and claim files: all claims, or those named.
+    """Judge the records again, by today's rules and claim files.
 
-    Nothing is measured and nothing written; where a band is not what it was at the first run, a line says so.
+    All claims, or those named. Nothing is measured or written. Where a band is not what it was at the first run, a line
+    says so.
     """
     from repro import registry
     from repro.report import summary
@@ -50,7 +51,7 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
 @claims_option
 @click.pass_context
 def diff(ctx: click.Context, /, old: Path, new: Path, claims: Path | None) -> None:
-    """Set two stores side by side: which verdicts changed, and whether estimates differ by more than chance."""
+    """Compare two stores: changed verdicts, and estimates that differ by more than chance."""
     from repro import registry, store
     from repro.judging import diff as differences
     from repro.report import changes

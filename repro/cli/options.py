@@ -32,7 +32,7 @@ def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
     """Return a store that is to be read; one that was named has to be there, or a typo would read as nothing tested."""
     named = ctx.get_parameter_source(param.name or "") != click.core.ParameterSource.DEFAULT
     if named and not value.is_dir():
-        raise Usage(f"{value}: no such folder; `repro run … --store {value}` makes it")
+        raise Usage(f"{value}: no such folder; `repro run … --store {value}` creates it")
     return value
 
 
@@ -50,8 +50,8 @@ data_option = click.option(
 def tell_missing(store: Path) -> None:
     """Say on stderr where a store is not there: what is told of it then is that nobody ran anything."""
     if not store.is_dir():
-        published = "; what is published: `--store reports`" if Path("reports/trials").is_dir() else ""
-        click.echo(f"repro: {store}: no such folder yet, `repro run` makes it{published}", err=True)
+        published = "; `--store reports` shows the published records" if Path("reports/trials").is_dir() else ""
+        click.echo(f"repro: {store}: no such folder yet; `repro run` creates it{published}", err=True)
 
 
 def registry_folder(value: Path | None) -> Path:

@@ -18,10 +18,12 @@ from repro.problem import NOTHING
 @click.option("--condition", help="Only the condition of this name.")
 @click.option("--scale", type=click.Choice(get_args(choices.Scale)), help="Only this scale.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Plan with the first N seeds.")
-@click.option("--budget", "budget_s", callback=seconds, help="Pick what fits into 30m, 12h or 3d.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="What to plan for; default: what is here.")
-@click.option("--machines", type=click.IntRange(1, 10_000), default=1, show_default=True, help="To spread over.")
-@click.option("--gpus", type=click.IntRange(0, 1024), help="GPUs a machine: plans for cuda. Default: 1 with cuda.")
+@click.option("--budget", "budget_s", callback=seconds, help="Choose what fits into a time: 30m, 12h or 3d.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device to plan for; default: this machine's.")
+@click.option(
+    "--machines", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Machines to spread over."
+)
+@click.option("--gpus", type=click.IntRange(0, 1024), help="GPUs per machine; any means cuda. Default: 1 with cuda.")
 @data_option
 @store_option
 @claims_option
@@ -31,9 +33,10 @@ def plan(
     budget_s: float | None, device: str | None, machines: int, gpus: int | None, data: Path | None, store: Path,
     claims: Path | None,
 ) -> None:  # fmt: skip
-    """Say what is left to run, what it takes, and what it can resolve: all claims, or those named.
+    """Say what is left to run, what it takes, and what it can resolve.
 
-    Unless --scale or --condition says otherwise: every condition of the claims named, or all of paper and reduced.
+    For all claims, or those named. Unless --scale or --condition says otherwise, this covers every condition of the
+    claims named, or for all claims the conditions of the scales paper and reduced.
     """
     from repro import registry
     from repro import store as stores
@@ -98,7 +101,10 @@ def _on(device: str | None, gpus: int | None) -> tuple[str, int]:
 @read_store_option
 @claims_option
 def explain(trial: str, store: Path, claims: Path | None) -> None:
-    """Say why a trial on disk is used again, gone on with, or stale; TRIAL is the start of its digest."""
+    """Say why a stored trial is used again, resumed or stale.
+
+    TRIAL is the start of its digest.
+    """
     from repro import registry
     from repro import store as stores
     from repro.planning import reuse

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), is_flag=False, flag_value=Path("report.html"),
-              help="Write the page to a file; report.html where none is named.")  # fmt: skip
+              help="Write the page to a file; report.html if none is named.")  # fmt: skip
 @click.option("--json", is_flag=True, help="Print the report as JSON (schema 1).")
 @click.option("--markdown", is_flag=True, help="Print the report as Markdown.")
-@click.option("--csv", is_flag=True, help="Print the report as CSV, a row a number.")
-@click.option("--junit", is_flag=True, help="Print the report as JUnit XML, a test case a claim.")
+@click.option("--csv", is_flag=True, help="Print the report as CSV, one row per number.")
+@click.option("--junit", is_flag=True, help="Print the report as JUnit XML, one test case per claim.")
 @click.option("--against", type=click.Path(path_type=Path, exists=True), metavar="OLD",
               help="Say what changed since OLD: a store, or a report saved with --json.")  # fmt: skip
 @claims_option
@@ -98,14 +98,16 @@ def _show(found: dict[str, Any], changed: "list[Turn] | None") -> None:
 
 
 @click.command()
-@click.option("--to", type=Folder(path_type=Path), default=Path("reports"), show_default=True, help="Where to.")
+@click.option(
+    "--to", type=Folder(path_type=Path), default=Path("reports"), show_default=True, help="Folder to copy to."
+)
 @claims_option
 @read_store_option
 @click.pass_context
 def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -> None:
     """Copy finished records to reports/, without checkpoints, and make its page again.
 
-    What is there stays: another run of the same trial is left out, which is told.
+    Records that are there already stay: another run of the same trial is left out, and a line says so.
     """
     from repro import publishing, registry
     from repro.report import markdown, page, summary
@@ -114,7 +116,7 @@ def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -
     pages = to / "index.html", to / "README.md"
     for path in pages:
         if path.exists() and not _made_by_us(path):
-            raise Usage(f"{path} was not made by repro publish, which would write over it; choose another --to")
+            raise Usage(f"{path} was not made by repro publish, and would be overwritten; choose another --to")
     known = registry.load_registry(registry_folder(claims))
     copied, left_out = publishing.publish(store, to, known)
     for line in left_out:

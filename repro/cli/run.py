@@ -37,7 +37,7 @@ def cluster_named(_ctx: click.Context, _param: click.Parameter, text: str | None
 
 @click.group(cls=Group)
 def run() -> None:
-    """Run trials; the same command again goes on where it stopped."""
+    """Run trials; give the same command again to continue where it stopped."""
 
 
 def run_options(command: Any) -> Any:
@@ -45,20 +45,20 @@ def run_options(command: Any) -> Any:
     options = (
         click.option("--seeds", type=click.IntRange(min=1), help="Run only the first N seeds of the plan."),
         click.option("--budget", "budget_s", default="30m", show_default=True, callback=seconds,
-                     help="Longest run to choose unasked."),
+                     help="Longest run that is chosen for you."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--loader", type=click.Choice(get_args(choices.Loader)), default="resident",
                      show_default=True, help="How images are read; resident keeps them all in memory."),
         click.option("--micro-batch", type=click.IntRange(min=1), metavar="N",
-                     help="Of a batch, at most N images go through the network at a time; default: all of it."),
+                     help="Send at most N images of a batch through the network at a time; default: all."),
         click.option("--jobs", type=click.IntRange(min=1),
-                     help="Trials side by side, but timings alone; default: 1, on a cluster what has room."),
+                     help="Trials to run side by side (timings run alone). Default: 1; on a cluster, all that fit."),
         click.option("--on", metavar="ray[://ADDRESS]", callback=cluster_named,
                      help="Run trials on a Ray cluster: ray://HOST:PORT, ray://auto, or ray for this machine as one."),
         click.option("--deterministic", is_flag=True,
-                     help="On a GPU, too, only operations that give the same bits each time."),
+                     help="Use only operations that give the same bits each time, on a GPU too."),
         click.option("--eager", is_flag=True,
-                     help="On a GPU, launch every operation by itself: slower, for finding faults."),
+                     help="On a GPU, launch every operation separately: slower, for debugging."),
         click.option("--download", is_flag=True, help="Download data that is missing into --data."),
         data_option, store_option, claims_option,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def runclaim_named(
 @click.option(
     "--scale",
     type=click.Choice(get_args(choices.Scale)),
-    help="All conditions of one scale, also long ones; with --budget, those that it has room for.",
+    help="Run all conditions of one scale, long ones too; with --budget, those that fit into it.",
 )
 @run_options
 @click.pass_context

@@ -116,7 +116,8 @@ def _verdict(
     if condition.blocked or not (begun or looks or unknown):
         return verdict("NOT_TESTED", _untested(condition, len(seeds)))
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
-        return verdict("NOT_TESTED", f"nobody asked for it: only {', '.join(sorted(begun))} was run, for another claim")
+        arms = f"arm{'s' if len(begun) > 1 else ''} {' and '.join(sorted(begun))}"
+        return verdict("NOT_TESTED", f"nothing was run for this claim; the trials of its {arms} were run for another")
     wanted, asked = expectations(claim, condition.name), not claim.statements
     compared = [compare.compared(e, condition, observed, experiments.get(claim.experiment)) for e in wanted]
     alpha = ALPHA / max(1, len(looks))
@@ -146,7 +147,7 @@ def _verdict(
     reason = worst.reason if len(wanted) == 1 else f"{about}: {worst.reason}"
     if len(looks) > 1:
         first = judge(claim, condition, found, looks[:1])
-        reason += f"; at the first look, with {_seeds(len(first.seeds))} an arm, it was {first.outcome}"
+        reason += f"; at the first look, with {_seeds(len(first.seeds))} per arm, it was {first.outcome}"
     return verdict(worst.outcome, reason, judged)
 
 
@@ -155,7 +156,7 @@ def _untested(condition: Condition, seeds: int) -> str:
     if condition.blocked:
         return condition.blocked
     dataset = condition.any_arm.dataset
-    needs = "" if dataset == "none" else f" ({_seeds(seeds)} an arm on {dataset})"
+    needs = "" if dataset == "none" else f" (planned: {_seeds(seeds)} per arm on {dataset})"
     return f"nothing was run under {condition.name}{needs}"
 
 
@@ -181,8 +182,8 @@ def _trouble(
     for _, _, trial in observed.trials if unlike else ():
         if found := unlike.get(trial.spec.key):
             if len(found) > 1:
-                return f"the same trial was run on unlike data: data_digest is {' and '.join(found)}"
-            return f"the same trial, {trial.identity}, was recorded twice, with unlike results"
+                return f"the same trial was run on different data: data_digest is {' and '.join(found)}"
+            return f"the same trial, {trial.identity}, was recorded twice, with different results"
     if observed.failed:
         return f"a trial failed: {observed.failed[0]}{_more(observed.failed)}"
     if lost:
@@ -195,9 +196,8 @@ def _trouble(
     digests = Counter(trial.data_digest for _, _, trial in observed.trials)
     if len(digests) > 1:
         one, other, *_ = sorted(digests)
-        return (
-            f"trials were run on unlike data: data_digest is {one} for {digests[one]} and {other} for {digests[other]}"
-        )
+        both = f"{one} for {digests[one]} and {other} for {digests[other]}"
+        return f"trials were run on different data: data_digest is {both}"
     return _unlike(observed)
 
 
@@ -228,10 +228,10 @@ def _unlike(observed: Observed) -> str:
         for arm, found in values.items():
             if found != values[first]:
                 here, there = _counted(values[first]), _counted(found)
-                return f"the arms ran in unlike environments: {key} is {here} for {first} and {there} for {arm}"
+                return f"the arms ran in different environments: {key} is {here} for {first} and {there} for {arm}"
         timed = Counter(_where(t, key) for _, role, t in observed.trials if role == "timing")
         if len(timed) > 1:
-            return f"timings of unlike environments are not one sample: {key} is {_counted(timed)}"
+            return f"timings from different environments are not one sample: {key} is {_counted(timed)}"
     return ""
 
 
@@ -291,7 +291,7 @@ def _judge_one(
     if estimate:
         ours = describe(e, estimate, compared.unit, compared.evidence, asked=asked)
     if undecided:
-        return Judged(e, estimate, unsettled, f"{ours}, as {undecided[0]}{_more(undecided)}")
+        return Judged(e, estimate, unsettled, f"{ours}; undecided, as {undecided[0]}{_more(undecided)}")
     if estimate is None:
         return Judged(e, None, unsettled, ours)
     if e.compares and not any(compared.exact):
@@ -313,12 +313,12 @@ def seeds_that_decide(e: Expectation, compared: Compared, level: _Level) -> str:
     """Return how many seeds an arm would decide, as one more look, if centre and spread stayed, in words."""
     counts = [s.n for s in compared.samples]
     if min(counts) < 2:
-        return "at least 2 seeds an arm are needed to say more"
+        return "at least 2 seeds per arm are needed to say more"
     for n in range(max(counts) + 1, SEEDS_LOOKED_AHEAD + 1):
         grown = compared._replace(samples=tuple(s._replace(n=n) for s in compared.samples))
         i, refuting = (compare.estimate(e, grown, 1 - 2 * level.next_alpha / k) for k in (1, level.together))
         if outcome(e, i, refuting)[0] != "INCONCLUSIVE":
-            return f"about {n} seeds an arm would decide, if centre and spread stayed as they are"
+            return f"about {n} seeds per arm would decide, if centre and spread stayed as they are"
     return f"no number of seeds up to {SEEDS_LOOKED_AHEAD} would decide, if centre and spread stayed as they are"
 
 

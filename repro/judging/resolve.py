@@ -17,7 +17,7 @@ from repro.store import Trial
 ASSUMED_LOG_SD = 0.1
 """Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
 
-ALONE = "of the test images alone"
+ALONE = "that of the test images alone"
 SEEDS_LOOKED_AHEAD = 50
 WANTED = 0.8
 
@@ -128,7 +128,7 @@ def _spread(e: Expectation, condition: Condition, experiment: experiments.Experi
     if experiment.UNITS[e.metrics[0]] in ("%", "points") and images:
         images = min(images, experiment.EXAMINED or images)
         alone = 100 * math.sqrt(0.25 / (2 * images))  # between trainings: repro.experiments.final_error.resolution
-        return _Spread(alone, alone, f"{ALONE}, {images:,} at an error of one half")
+        return _Spread(alone, alone, f"{ALONE}: {images:,} at an error of one half")
     return _Spread(None, 0.0, "no spread known before it is measured")
 
 
@@ -164,26 +164,26 @@ def _enough(e: Expectation, truth: float, alpha: float) -> int | None:
 
 def sentence(r: Resolved, scale: str) -> str:
     """Return in one sentence what the seeds resolve."""
-    seeds = f"{r.n} seed{'s' if r.n != 1 else ''} an arm"
+    seeds = f"{r.n} seed{'s' if r.n != 1 else ''} per arm"
     if r.if_true is None and r.detects is None:
         return f"{r.name}: {r.source}"
-    spread = f", SD {r.sd:.2g}{r.unit} ({r.source})" if r.sd is not None else f" ({r.source})"
+    spread = f", with an SD of {r.sd:.2g}{r.unit} ({r.source})," if r.sd is not None else f" ({r.source})"
     parts = []
     if r.if_true is not None:
         what = "show the claimed direction" if scale == "reduced" else "say REPRODUCED"
-        told = f"{what} {_of_100(r.if_true)} if it is true as published"
+        told = f"{what} {_of_100(r.if_true)} if the claim is true as published"
         if r.if_true < WANTED:
             far = f"not even {SEEDS_LOOKED_AHEAD} would"
             told += f" ({f'{r.needed} would' if r.needed else far} 80 times)"
         parts.append(told)
     if r.if_null is not None:
-        parts.append(f"NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
+        parts.append(f"say NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
     if r.detects is not None:
-        ratio = "" if r.unit or r.sd is None else "ratio of "
-        parts.append(f"show the direction of a true {ratio}{r.detects:.2g}{r.unit}, 80 times in 100")
+        what = "effect" if r.unit or r.sd is None else "ratio"
+        parts.append(f"show the direction of a true {what} of {r.detects:.2g}{r.unit} 80 times in 100")
     if r.source.startswith(ALONE):
-        parts.append("all of it at best, as seeds scatter by more than their test images")
-    return f"{r.name}: {seeds}{spread} {', '.join(parts)}"
+        parts.append("this is the best case, as seeds scatter by more than their test images")
+    return f"{r.name}: {seeds}{spread} {'; '.join(parts)}"
 
 
 def _of_100(chance: float) -> str:

@@ -9,7 +9,7 @@ from repro.outcomes import Outcome
 from repro.spec import Condition, Expectation, band_text, published_text
 
 ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
-LOOSELY = "though not at the stricter level at which several expectations together are refuted"
+LOOSELY = "though not at the stricter level that holds where several expectations could each refute the claim"
 
 
 _SAID = {

@@ -108,9 +108,9 @@ def told(found: list[Turn], after: Mapping[str, Any]) -> str:
     whole = sum(len(claim["conditions"]) for claim in after["claims"])
     gone = sum(turn.after == NONE for turn in found)
     came = sum(turn.before == NONE for turn in found)
-    line = f"{len(found) - gone - came} of {whole} conditions have another outcome than before"
+    line = f"{len(found) - gone - came} of {whole} conditions have a different outcome from before"
     line += f" ({sum(turn.headline and NONE not in (turn.before, turn.after) for turn in found)} of them headlines)"
-    return line + (f"; {came} came, {gone} went" if came or gone else "")
+    return line + (f"; {came} new, {gone} gone" if came or gone else "")
 
 
 def table(found: list[Turn]) -> Table:

@@ -23,7 +23,7 @@ def show(console: Console, claim: Claim, found: Mapping[str, Any]) -> None:
     headline = tables.headline(found)
     for e in headline["estimates"] or headline["expected"]:
         who = "" if e["asked"] else "the paper says "
-        console.print(f"\n{e['words']}: {who}{tables.published(e)}; {e['accept_text']} counts as that:")
+        console.print(f"\n{e['words']}: {who}{tables.published(e)}; accepted band {e['accept_text']}:")
         console.print(f"  {e['because']}.")
         if e.get("value") is not None:
             console.print(f"  Ours: {tables.value(e)} ({tables.spread(e)}).")
@@ -60,5 +60,5 @@ def _condition(console: Console, condition: Mapping[str, Any]) -> None:
         told = ", ".join(f"{key} {value}" for key, value in e.items() if key != "trials")
         console.print(f"{e['trials']} trial{'s' if e['trials'] != 1 else ''}: {told}", style="dim")
     if condition["stale"]:
-        console.print("Run by another version of this program: a note, not a fault.", style="dim")
-    console.print(f"again: {condition['command']}")
+        console.print("Run by a different version of this program: a note, not a fault.", style="dim")
+    console.print(f"to run it again: {condition['command']}")

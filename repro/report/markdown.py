@@ -14,20 +14,25 @@ def render(summary: Mapping[str, Any]) -> str:
     errata = [_erratum(claim) for claim in summary["claims"] if claim["id"] in summary["errata"]]
     parts = [
         "# Which claims of the 2012 AlexNet paper hold",
-        f"{counts_line(summary['claims'])}. n is seeds an arm; {numbers.LEVELS}.",
+        f"{counts_line(summary['claims'])}. n is the number of seeds per arm; {numbers.LEVELS}.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
     if beside := [line for group in sections.by_claim(sections.beside(summary)) for line in _beside(group)]:
         told = "Measured, but not under the condition named beforehand to decide (the headline):"
         parts[2:2] = [told, "\n".join(beside)]
-    parts.insert(2, " ".join(filter(None, [f"{sections.tested(summary)}.", sections.untrained(summary)])))
+    parts.insert(2, " ".join(filter(None, [f"{sections.tested(summary)}.", sections.untrained(summary), _asked(rows)])))
     if errata:
         parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
     parts.append(
-        f"Evidence digest `{summary['evidence_digest']}`. Made from the records by `repro report --markdown`; "
-        "the page made by `repro report --html` tells the rest."
+        f"Evidence digest `{summary['evidence_digest']}`. This file is made from the records by "
+        "`repro report --markdown`; the page that `repro report --html` makes shows every trial."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _asked(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return what "asked" in the table means; empty where the table has none."""
+    return "“asked” marks a question of the paper’s readers." if any("asked: " in row[2] for row in rows) else ""
 
 
 def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ SEVERAL_PROCESSES_FROM = 1000
 """Trials from which on starting processes costs less than it saves."""
 
 CAPTIONS = (
-    "Running training error of every scored seed: the mean over one epoch’s batches, so lines begin after the first.",
-    "The search of each arm’s learning rate, one seed. Ringed: the rate scored; hollow: given up, at the time to beat.",
+    "Running training error of every scored seed: the mean over one epoch’s batches, so a line begins after one epoch.",
+    "The search for each arm’s learning rate: one seed. Ringed: rate scored; hollow: given up, at the time to beat.",
 )
 
 

@@ -40,7 +40,7 @@ def against(found: Sequence[Left]) -> list[str]:
     for left in found:
         if left.against:
             whose.setdefault(left.against, []).append(f"{left.claim} {left.condition}")
-    return [f"not here: {', '.join(names)}: {reason}" for reason, names in whose.items()]
+    return [f"cannot run here: {', '.join(names)}: {reason}" for reason, names in whose.items()]
 
 
 def _time(left: Left) -> str:
@@ -74,11 +74,11 @@ def together(found: Sequence[Left], machines: Machines, device: str) -> list[str
         return ["no trials left that can be run here"]
     lines = [f"{told}, one trial a {place} at a time, the longest first"]
     if any(not left.measured for left in open_):
-        lines.append("* at the speed that the claim file assumes: no like trial was timed on such a device yet")
+        lines.append("* at the speed that the claim file assumes: no such trial has been timed on such a device yet")
     if any(left.seconds for left in open_):
         lines.append(
-            "a trial that reaches its target sooner, or a shared one, takes less; a search of rates whose grid "
-            "has to grow takes more, and its trials are counted as far as they are known"
+            "a trial that reaches its target sooner takes less time, and so does a shared one; a search of rates "
+            "whose grid has to grow takes more: its trials are counted as far as they are known"
         )
     return lines
 

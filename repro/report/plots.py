@@ -116,5 +116,5 @@ def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
     ]
     if not tried:
         return []
-    title = f"The search of each arm's learning rate: {claim['id']}, {condition['name']}"
+    title = f"The search for each arm's learning rate: {claim['id']}, {condition['name']}"
     return [svg.render(partial(learning_rates, tried, unit="epochs to the target"), title=title)]

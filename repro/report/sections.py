@@ -44,13 +44,13 @@ ARITHMETIC = {"computed": "computed", "recorded": "read in the released source"}
 """Evidence that no training gave, as a reader says it."""
 
 ERROR_RATES = (
-    "The rules of judgement were tried on simulated claims whose truth is known. With one look and seeds that scatter "
-    "normally, a measured value on the very edge of its band, where mistakes are likeliest, comes out as REPRODUCED at "
-    "most about 5 times in 100, and as NOT_REPRODUCED likewise. The exceptions: 5.4 where one arm scatters six times "
-    "as much as the other and has 3 seeds; at most 7.5 after two looks, and 9.2 after three, that nobody planned; an "
-    "absolute value whose seeds are strongly skewed misses at one end three times as often as it says. The interval "
-    "holds the scatter of the seeds, not what was chosen before them, as learning rates are. The project’s "
-    "`docs/error-rates.md` has every world that was tried."
+    "The rules of judgement were tried on simulated claims whose truth is known. Mistakes are likeliest where the true "
+    "value lies on the very edge of its band. There, with one look and seeds that scatter normally, a measured claim "
+    "comes out as REPRODUCED at most about 5 times in 100, and as NOT_REPRODUCED likewise. The exceptions: 5.4 where "
+    "one arm scatters six times as much as the other and has 3 seeds; at most 7.5 after two looks and 9.2 after three, "
+    "where the later ones were not planned; and for an absolute value whose seeds are strongly skewed, the interval "
+    "misses at one end three times as often as it says. The interval covers the scatter of the seeds, not what was "
+    "chosen before them, such as learning rates. The project’s `docs/error-rates.md` lists every simulated world."
 )
 """How often a verdict is wrong, by docs/error-rates.md, which tests/test_report.py holds it to."""
 
@@ -75,11 +75,11 @@ def chance(summary: Mapping[str, Any]) -> str:
          and c["evidence"] == "measured"),
         default=1,
     )  # fmt: skip
-    line = "a measured verdict of REPRODUCED or NOT_REPRODUCED may be wrong by chance, about 5 times in 100 at most"
+    line = "a measured verdict of REPRODUCED or NOT_REPRODUCED may be wrong by chance, at most about 5 times in 100"
     if looks < 2:
         return line
     share = 5 * sum(1 / look for look in range(1, looks + 1))
-    return f"{line} at one look at the data; those here had up to {looks}, which makes it {share:.1f}"
+    return f"{line} after one look at the data; those here had up to {looks} looks, which makes it {share:.1f}"
 
 
 def hollow(summary: Mapping[str, Any]) -> int:
@@ -161,7 +161,7 @@ def why(claim: Mapping[str, Any]) -> str:
     if claim["by_construction"]:
         return f"it could hardly have come out otherwise: {claim['by_construction']}"
     shown = tables.overview(headline)[0][0]
-    return f"{shown['accept_text']} counts as that: {shown['because']}"
+    return f"the accepted band is {shown['accept_text']}: {shown['because']}"
 
 
 def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -189,8 +189,8 @@ def others_run(claim: Mapping[str, Any]) -> str:
     if not ran or claim["outcome"] != "NOT_TESTED":
         return ""
     if ran == 1:
-        return "One other condition, which does not decide, was run, below."
-    return f"{ran} other conditions, which do not decide, were run, below."
+        return "One other condition, which does not decide, was run; see below."
+    return f"{ran} other conditions, which do not decide, were run; see below."
 
 
 def planned(condition: Mapping[str, Any]) -> str:
@@ -205,7 +205,7 @@ def untrained(summary: Mapping[str, Any]) -> str:
     return (
         ""
         if any(name.startswith(("ilsvrc", "imagenet-")) for name in trained)
-        else "Nothing was trained on ImageNet yet."
+        else "Nothing has been trained on ImageNet yet."
     )
 
 
@@ -222,8 +222,8 @@ def stale_text(summary: Mapping[str, Any]) -> str:
         return ""
     which = "The trials shown were" if old == whole else f"{old} of the {whole} trials shown were"
     return (
-        f"{which} run by another version of this program than the one that made this report. "
-        "That is a note, not a fault: what decides a trial is in its record, and its identity is checked."
+        f"{which} run by a different version of this program from the one that made this report. "
+        "This is a note, not a fault: what decides a trial is in its record, and its identity is checked."
     )
 
 
@@ -287,6 +287,6 @@ def _timed(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[dict[
                     "what": f"{claim['id']}, {condition['name']}: {arm}, seed {trial['seed']}",
                     "evidence": condition["evidence"],
                     "time": f"{1000 * value:.3g} ms", "rate": f"{1 / value:.3g} images/s",
-                    "floor": "not known: the peak of the device is not recorded", "where": device,
+                    "floor": "unknown: the peak of the device is not recorded", "where": device,
                 })  # fmt: skip
     return rows
