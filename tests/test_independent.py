@@ -1,0 +1,69 @@
+"""The second implementation of ``relu-speedup``, which shares no code with the first, learns what the first learns."""
+
+import ast
+from pathlib import Path
+
+import independent
+import pytest
+import torch
+
+from repro import data as data_sets
+from repro.measure.epochs_to import step_of_crossing
+from repro.models import cifar
+from repro.training.captured import update_for
+from repro.training.inputs import Input, batches
+from repro.training.loop import Check
+from repro.training.optimizer import optimizer_for
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+RATE = 0.004
+
+
+def test_it_imports_nothing_of_this_package() -> None:
+    nodes = [*ast.walk(ast.parse(Path(independent.__file__).read_text()))]
+    names = [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
+    names += [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+    assert len(names) >= 5
+    assert not [name for name in names if name.partition(".")[0] == "repro"]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("name", ["19pct", "conv-local-13pct"])
+def test_both_learn_the_same_from_the_same_batches(name: str, activation: str) -> None:
+    """Three updates from the same weights, in float64: inputs, errors, losses and all weights are equal."""
+    data = data_sets.load("embedded", None)
+    ours = cifar.build(name, activation).double()
+    theirs = independent.network(name, activation).double()
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            b *= 30 if b.dim() == 4 else 1  # so that the first layers have something to say within three updates
+            a.copy_(b.reshape(a.shape))
+    update = update_for(ours, optimizer_for(ours, "code", RATE), captured=False)
+    sgd = independent.optimizer(theirs, RATE)
+    prepare, plain = Input(data.images, "code"), data.images.permute(0, 3, 1, 2)
+    mean = plain.double().mean(0)
+    stream = batches(data, 32, seed=0)
+    for _ in range(3):
+        images, labels = next(stream)
+        x = images.permute(0, 3, 1, 2).double() - mean
+        torch.testing.assert_close(prepare(images).double(), x, rtol=0, atol=1e-4)
+        wrong, loss = update(x, labels)
+        assert (int(wrong), float(loss)) == (pytest.approx(independent.step(theirs, sgd, x, labels), rel=1e-9))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b.reshape(a.shape), rtol=1e-8, atol=1e-12)
+
+
+def test_both_start_from_weights_of_the_same_spread() -> None:
+    for name in ("19pct", "conv-local-13pct"):
+        ours = cifar.build(name, "relu")
+        cifar.initialise(ours, name, "relu", "code", seed=0)
+        torch.manual_seed(0)
+        theirs = independent.network(name, "relu")
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert float(a.detach().std()) == pytest.approx(float(b.detach().std()), rel=0.05), name
+
+
+def test_both_find_the_target_at_the_same_place() -> None:
+    above, below = Check(step=390, error=0.31, loss=0.0, window=390), Check(step=429, error=0.24, loss=0.0, window=390)
+    ours = step_of_crossing(above, below, independent.TARGET, independent.BATCH)
+    assert independent.crossing((1.0, 0.31), (1.1, 0.24)) == pytest.approx(ours / 390)
