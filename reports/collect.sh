@@ -94,7 +94,7 @@ fi
 bounded() {
   local left=$((limit - SECONDS))
   if ((left < 5)); then
-    echo "collect.sh: $limit s are over; the same call goes on" >&2
+    echo "collect.sh: $limit s are over; make the same call again to continue" >&2
     exit 75
   fi
   echo "collect.sh: $left s left: $*" >&2
@@ -112,13 +112,13 @@ bounded() {
     1) [[ $* == *" -m repro "* ]] || worst=1 ;; # of repro an answer, say that a claim did not hold; of others a fault
     124 | 130 | 137 | 143)
       if ((SECONDS >= limit)); then
-        echo "collect.sh: $limit s are over; the same call goes on" >&2
+        echo "collect.sh: $limit s are over; make the same call again to continue" >&2
         exit 75
       elif ((code == 137)); then
         echo "collect.sh: it was killed, most likely for want of memory: fewer JOBS need less" >&2
         worst=$((worst ? worst : code))
       else
-        echo "collect.sh: interrupted; the same call goes on" >&2
+        echo "collect.sh: interrupted; make the same call again to continue" >&2
         exit 130
       fi
       ;;

@@ -388,7 +388,7 @@ def test_a_stopped_run_keeps_its_state(tmp_path, number):
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert errors.splitlines() == [
-        "repro: interrupted; every training saved its state, and the same command goes on from there"
+        "repro: interrupted; every training saved its state; run the same command again to continue"
     ]
     assert list(tmp_path.glob("runs/trials/*/checkpoint.pt"))
     (trial,) = store.load(tmp_path / "runs")[0]

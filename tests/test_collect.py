@@ -99,7 +99,7 @@ def test_time_that_is_over_ends_the_call_with_a_code_of_its_own(collect):
     """What is under way is interrupted, and nothing else is begun."""
     code, told, calls = collect("first", "store", LIMIT="6", SLOW="lrn-error")
     assert code == 75
-    assert "6 s are over; the same call goes on" in told
+    assert "6 s are over; make the same call again to continue" in told
     assert len(calls) == 1
     assert collect("first", "store", LIMIT="4")[::2] == (75, [])
 
@@ -138,7 +138,7 @@ def test_a_call_that_is_interrupted_passes_it_on_and_begins_nothing_else(tmp_pat
             call.kill()
     assert call.returncode == 130
     ours = [line for line in told.splitlines() if line.startswith("collect.sh: ")]
-    assert ours[1:] == ["collect.sh: interrupted; the same call goes on"]
+    assert ours[1:] == ["collect.sh: interrupted; make the same call again to continue"]
     assert (tmp_path / "calls.saved").exists()
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 

@@ -15,7 +15,7 @@ from repro.cli import main
 
 REPRO = [sys.executable, "-m", "repro"]
 REPORTS = Path(__file__).parents[1] / "reports"
-UNREAD = "repro: interrupted: nobody reads the output any more; the same command goes on"
+UNREAD = "repro: interrupted: nobody reads the output any more; run the same command again to continue"
 
 
 @pytest.fixture(autouse=True)

@@ -627,7 +627,7 @@ def test_an_interrupted_run_ends_soon_and_the_same_command_goes_on(repro, many, 
     finally:
         signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
-    assert result.stderr == "repro: what is done stays; the same command goes on\nrepro: interrupted\n"
+    assert result.stderr == "repro: what is done stays; run the same command again to continue\nrepro: interrupted\n"
     check_that_it_goes_on(many, out)
 
 

@@ -338,7 +338,7 @@ def test_a_full_disk_ends_the_command_and_tells_what_was_run(
 
 
 FAILED = "repro: failed: dropout-overfitting: without, scoring, seed 0: RuntimeError: fell over"
-SAVED = "repro: interrupted; every training saved its state, and the same command goes on from there"
+SAVED = "repro: interrupted; every training saved its state; run the same command again to continue"
 
 
 class Dying:
@@ -369,7 +369,7 @@ class Dying:
         ("a full disk", 3, "repro: failed: dropout-overfitting: no room"),
         ("a full disk and Ctrl-C", 130, "repro: interrupted"),
         ("a rank is lost", 3, "repro: rank 1 is gone"),
-        ("a process dies", 3, "repro: failed: dropout-overfitting: a worker died, most likely for want of memory"),
+        ("a process dies", 3, "repro: failed: dropout-overfitting: a worker died, probably for want of memory"),
     ],
 )
 def test_a_trial_that_failed_is_told_at_once_and_whatever_becomes_of_the_next(

@@ -54,7 +54,7 @@ def prepare(source: Path, out: Path, side: int, jobs: int | None, skip_bad: bool
         with _bar("pictures") as moved:
             made, bad = make(source, out, side=side, jobs=jobs, skip_bad=skip_bad, progress=moved)
     except KeyboardInterrupt:
-        click.echo("repro: what is done stays; the same command goes on", err=True)
+        click.echo("repro: what is done stays; run the same command again to continue", err=True)
         raise
     for line in bad:
         click.echo(f"left out, {line}")

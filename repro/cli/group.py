@@ -73,7 +73,7 @@ def _at_the_door() -> Iterator[None]:
         _interrupted("")
     except _Unread:
         _drop_output()
-        _interrupted(": nobody reads the output any more; the same command goes on")
+        _interrupted(": nobody reads the output any more; run the same command again to continue")
     except OSError as error:
         _drop_output()
         if not isinstance(error, BrokenPipeError):

@@ -281,7 +281,7 @@ def _write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise DataError(
-            f"cannot write {path}: {error.strerror or error}; what is done stays, and the same command goes on"
+            f"cannot write {path}: {error.strerror or error}; what is done stays, and the same command continues"
         ) from error
 
 

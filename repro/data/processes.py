@@ -48,7 +48,7 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
                 yield future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process died, most likely for want of memory; the same command goes on, better with fewer --jobs"
+            "a worker process died, probably for want of memory; run the same command again, better with fewer --jobs"
         ) from error
     finally:
         stop.set()

@@ -112,7 +112,7 @@ def _run(c: _Command, wanted: Sequence[tuple[Claim, Choice | None]]) -> int:
                 return INTERRUPTED
             continue
         if stopped:
-            told = "interrupted; every training saved its state, and the same command goes on from there"
+            told = "interrupted; every training saved its state; run the same command again to continue"
             click.echo(f"repro: {told}", err=True)
             return INTERRUPTED
     code = _conclude(choices, c.options.store, c.observer.console, named=c.named)

@@ -137,7 +137,7 @@ def processes(
             yield _SideBySide(jobs, submit, observer, asked, leave, moved)
         except BrokenProcessPool as error:
             raise WorkerDied(
-                "a worker died, most likely for want of memory; the same command goes on, better with fewer --jobs"
+                "a worker died, probably for want of memory; run the same command again, better with fewer --jobs"
             ) from error
         finally:
             leave.set()

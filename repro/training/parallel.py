@@ -224,4 +224,6 @@ def _reached() -> Iterator[None]:
         yield
     except RuntimeError as error:  # as are all of torch.distributed
         why = first_line(error).partition(". This is typically")[0]
-        raise Lost(f"another rank is gone, or was never there; the same command goes on ({why})") from error
+        raise Lost(
+            f"another rank is gone, or was never there; run the same command again to continue ({why})"
+        ) from error
