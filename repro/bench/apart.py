@@ -1,7 +1,7 @@
 """A plain training step in a process of its own: ``python -m repro.bench.apart NET BATCH THREADS``.
 
-There memory is given back as the C library does unless told, as in a script of one's own. It writes a line once it is
-ready; then it takes a step for each line that it reads, and writes one when that is done.
+There the C library gives memory back by its own defaults, as in any script. The process writes a line once it is
+ready. Then it takes a step for each line that it reads, and writes a line when the step is done.
 """
 
 import signal
@@ -21,7 +21,7 @@ NAME = "plain torch, a process of its own"
 
 
 def side(s: Settings, stack: ExitStack) -> Side:
-    """Return the plain step in such a process, on the CPU, which ends with the case."""
+    """Start such a process, which ends with the case, and return its steps on the CPU as a side."""
     command = [sys.executable, "-m", "repro.bench.apart", s.net, str(s.batch), str(torch.get_num_threads())]
     process = stack.enter_context(
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -43,8 +43,8 @@ def side(s: Settings, stack: ExitStack) -> Side:
 
 
 def main() -> None:
-    """Be that process."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started it tells of an interrupt
+    """Run as that process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent reports an interrupt
     net, batch, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     use("fp32")

@@ -1,6 +1,6 @@
-"""The cases: each a function of the settings that returns what to time, ours first and its peers behind it.
+"""The cases: each is a function of the settings that returns what to time, ours first and then its peers.
 
-Here those of a network on a batch that lies ready; ``feeding``, ``together`` and ``desk`` have the others.
+Those of a network on a batch that is ready are here; ``feeding``, ``together`` and ``desk`` have the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ from repro.training.sgd2012 import SGD2012
 
 
 def step(s: Settings, stack: ExitStack) -> Case:
-    """Return the training step, beside torch's own layers, and torchvision's AlexNet where it takes such pictures."""
+    """Return the case of a training step; peers are torch's own layers and, for ``alexnet``, torchvision's AlexNet."""
     model = model_of(s)
     count = floor.counts(model, NETS[s.net].crop)
     images, labels = batch_of(s)
@@ -72,7 +72,7 @@ def step(s: Settings, stack: ExitStack) -> Case:
 
 
 def _defaults() -> None:
-    """Let convolutions use TF32, as torch does unless told."""
+    """Let convolutions use TF32, as torch does by default."""
     torch.backends.cudnn.conv.fp32_precision = "tf32"
 
 
@@ -81,7 +81,7 @@ def _strict() -> None:
 
 
 def _compiled(model: nn.Module, images: Tensor, labels: Tensor) -> nn.Module:
-    """Return the compiled net, having compiled it. Raises Problem where that does not work here."""
+    """Compile the net and return it. Raises Problem where that does not work here."""
     compiled: nn.Module = torch.compile(model)
     try:
         F.cross_entropy(compiled(images), labels).backward()
@@ -91,7 +91,7 @@ def _compiled(model: nn.Module, images: Tensor, labels: Tensor) -> nn.Module:
 
 
 def evaluation(s: Settings, _stack: ExitStack) -> Case:
-    """Return testing a batch of centre views from uint8, beside the same with torch's own layers."""
+    """Return the case of testing a batch of uint8 centre views; its peer does the same with torch's own layers."""
     model, net = model_of(s), NETS[s.net]
     count = floor.counts(model, net.crop)
     generator = torch.Generator().manual_seed(SEED)
@@ -119,10 +119,11 @@ def evaluation(s: Settings, _stack: ExitStack) -> Case:
 
 
 def response_norm(s: Settings, _stack: ExitStack) -> Case:
-    """Return LRN over all maps of two batches, ours in channels_last as in training, torch's in its default layout.
+    """Return the case of LRN over all maps of two batches, forward and backward.
 
-    Two, in turns, so that neither comes from a cache as large as a GPU's. On a GPU, where bytes are what bounds it, a
-    copy stands beside it that moves as many. On a CPU arithmetic does: there docs/profile.md has its share of a copy.
+    Ours is in channels_last as in training, torch's in its default layout. The two batches take turns, so that neither
+    comes from a cache as large as a GPU's. On a GPU memory traffic limits LRN, so a copy of as many bytes is a peer. On
+    a CPU arithmetic does; docs/profile.md has LRN's share of a copy there.
     """
     maps, side = NETS[s.net].maps, NETS[s.net].map_side
     generator = torch.Generator().manual_seed(SEED)
@@ -177,7 +178,7 @@ def _there_and_back(layer: nn.Module, both: Sequence[Tensor], gradients: Sequenc
 
 
 def optimizer(s: Settings, _stack: ExitStack) -> Case:
-    """Return a step of the 2012 rule, beside torch's SGD in the same form: tensor lists (foreach), on a GPU fused."""
+    """Return the case of a step of the 2012 rule; its peer is torch's SGD, foreach (tensor lists) or on a GPU fused."""
     model = model_of(s)
     count = floor.counts(model, NETS[s.net].crop)
     generator = torch.Generator().manual_seed(SEED)
@@ -214,4 +215,4 @@ CASES: dict[str, Callable[[Settings, ExitStack], Case]] = {
     "judge": desk.judge,
     "report": desk.report,
 }
-"""By the names of ``repro.bench.results.CASES``."""
+"""Keyed by the names of ``repro.bench.results.CASES``."""

@@ -1,4 +1,4 @@
-"""The cases that train nothing: the command line's start, judging, and the report, of made-up records."""
+"""The cases that train nothing: the start of the command line, and judging and reporting made-up records."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ _WHERE = {"device": "cpu", "torch": "2.11", "tf32": False, "loader": "resident",
 
 
 def start(_s: Settings, _stack: ExitStack) -> Case:
-    """Return the command line from nothing to its help, beside what it cannot do without."""
+    """Return the case of the command line's start, up to its help; its peer is importing click, which it needs."""
     sides = (
         Side("repro", partial(_program, "-m", "repro", "--help"), 1),
         Side("repro list", partial(_program, "-m", "repro", "list"), 1),
@@ -44,7 +44,10 @@ def _program(*arguments: str) -> None:
 
 
 def judge(_s: Settings, _stack: ExitStack) -> Case:
-    """Return judging 1,000 records, beside 10,000 of as many claims, and scipy's intervals of the same differences."""
+    """Return the case of judging 1,000 records.
+
+    Its peers are 10,000 records of as many claims, and scipy's intervals of the same differences.
+    """
     claims, few = made_up(CLAIMS, FEW)
     _, many = made_up(CLAIMS, MANY)
     values = iter([t.measurements[0].value for t in few])
@@ -70,7 +73,7 @@ def judge(_s: Settings, _stack: ExitStack) -> Case:
 
 
 def report(_s: Settings, stack: ExitStack) -> Case:
-    """Return the page of a store from its files, beside the verdicts alone, and beside reading the files as JSON."""
+    """Return the case of making a store's page from its files; peers: the verdicts alone, reading the files as JSON."""
     root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="repro-bench-")))
     claims, trials = made_up(SHOWN_CLAIMS, SHOWN)
     for trial in trials:
@@ -91,7 +94,7 @@ def report(_s: Settings, stack: ExitStack) -> Case:
 
 
 def made_up(claims: int, trials: int) -> tuple[list[Claim], list[Trial]]:
-    """Return so many claims about unlike nets, and so many trials of them, two arms each, as many seeds as it takes."""
+    """Return so many claims of two arms each, which differ in learning rate, and so many trials, split evenly."""
     seeds = tuple(range(trials // claims // 2))
     made, found = [], []
     for number in range(claims):

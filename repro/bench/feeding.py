@@ -43,15 +43,16 @@ from repro.training.optimizer import optimizer_for
 
 AHEAD = 2  # batches a worker may have ready
 EACH = 2  # batches of each worker in a call, at least: with one, rates scatter nearly twice as far
-SETTLE_S = 0.1  # at least, while nobody is timed: what a batch is handed over in, where none takes long to make
+SETTLE_S = 0.1  # the least pause after a slice: time to hand over batches that do not take long to make
 IN_MEMORY = 10_240  # pictures of the set that lies in memory: 80 batches of 128
 NO_FLOOR = "no floor known for this case"
 
 
 def cifar(s: Settings, stack: ExitStack) -> Case:
-    """Return training a CIFAR-10 net (18pct, unless one was asked for) on a set in memory, by the package's loop.
+    """Return the case of training a CIFAR-10 net (by default 18pct) on a set in memory, by the package's loop.
 
-    Beside it the same net, written plainly: from a set on the device, and from a DataLoader, the loss read every step.
+    Its peers train the same net in plain torch: from a set on the device, and from a DataLoader with the loss read
+    every step.
     """
     s = s if s.net in CIFAR_NETS else replace(s, net="18pct")
     side = NETS[s.net].crop
@@ -84,7 +85,7 @@ def cifar(s: Settings, stack: ExitStack) -> Case:
 
 
 def decode(s: Settings, _stack: ExitStack) -> Case:
-    """Return decoding a set once, as the resident loader does, beside Pillow in as many threads."""
+    """Return the case of decoding a set once, as the resident loader does; its peer is Pillow in as many threads."""
     assert s.pictures is not None
     root = s.pictures.root
     paths = [root / path for path, _ in s.pictures.files["train"]]
@@ -104,7 +105,7 @@ def decode(s: Settings, _stack: ExitStack) -> Case:
 
 
 def _decoder() -> str:
-    """Return what the resident loader decodes by here."""
+    """Return the name of the library that the resident loader decodes with here."""
     try:
         import repro.loading.dali  # noqa: F401
     except ImportError:
@@ -120,14 +121,14 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 FROM_FILES = {"dali": "DALI", "torchvision": "the package's DataLoader"}
-"""The package's loaders that read the files every epoch, and what they are called beside the resident one."""
+"""The package's loaders that read the files every epoch, and their names as peers of the resident one."""
 
 
 def loader(s: Settings, stack: ExitStack) -> Case:
-    """Return the resident loader, and what reads the files every epoch: DALI, a DataLoader, and torchvision's script.
+    """Return the case of the resident loader; peers read the files each epoch: DALI, DataLoader, torchvision's script.
 
-    The package's each with its finish. The script takes a random part of each picture and resizes it. Ours reads
-    nothing while it is timed, so what does stands beside the script as well.
+    Each of the package's loaders includes its finish. The script takes a random part of each picture and resizes it.
+    The resident loader reads no file while it is timed, so the two that do are compared with the script as well.
     """
     missing: dict[str, str] = {}
     sides = [_side(s, _stream(s, stack, "resident"))]
@@ -141,10 +142,10 @@ def loader(s: Settings, stack: ExitStack) -> Case:
 
 
 def loader_and_step(s: Settings, stack: ExitStack) -> Case:
-    """Return the step fed by the resident loader, beside the step alone and fed from files, and plain trainings.
+    """Return the case of a step fed by the resident loader; peers: the step alone or fed from files, plain trainings.
 
-    These read the files every epoch, so the steps that do stand beside them as well. That of torchvision's script
-    trains torchvision's AlexNet where the net is ``alexnet``, else the same net.
+    Plain trainings read the files every epoch, so the steps fed from files are compared with them as well, and with the
+    step alone. Torchvision's script trains torchvision's AlexNet where the net is ``alexnet``, else the same net.
     """
     missing: dict[str, str] = {}
     by_loader = cache(partial(_stream, s, stack, "torchvision"))  # one for two sides, which take from it in turn
@@ -193,9 +194,9 @@ def _workers(s: Settings) -> str:
 
 
 class _Stream(NamedTuple):
-    """What gives the next batch of a loader as a network's input with its labels, and the queue that it takes from.
+    """A loader: ``take`` gives its next batch, as a network's input with labels; ``queue`` is what it takes from.
 
-    Of what lies in memory there is none.
+    A set in memory has no queue.
     """
 
     take: Callable[[], Any]
@@ -227,19 +228,19 @@ def _timed(s: Settings, stream: _Stream, side: Side) -> Side:
 
 
 def _foreign(s: Settings, stream: Any, call: Callable[[], object]) -> Side:
-    """Return what takes batches from a DataLoader, and runs none of the package's code, as a side."""
+    """Return ``call``, which takes batches from a DataLoader and runs none of the package's code, as a side."""
     return queued(Side("", call, s.batch, foreign=True), stream, s.workers)
 
 
 def queued(side: Side, queue: Iterator[object], workers: int, batches: int = 1) -> Side:
-    """Return a side, whose call takes ``batches`` from a queue that ``workers`` fill, as one timed as in a long run.
+    """Return a side timed as in a long run; its call takes ``batches`` from a queue that ``workers`` fill.
 
-    What lies ready before the clock starts would be told as made in no time, so the queue is emptied. Then all workers
-    start anew at once, and bring a batch each at about the same time, burst after burst: whoever counts from one to
-    another, and no whole ones, may tell of half the rate or of twice. So a call takes a whole number of batches a
-    worker, and between the emptying and the clock the least such number is taken as the side takes it, which leaves it
-    and the workers in the step that they keep. Behind the clock it waits until the queue is full again, by how long the
-    workers took for a batch each: the side that is timed next would have to share its cores with them.
+    Batches that are ready before the clock starts would count as made in no time, so the queue is emptied first. All
+    workers then start at once, and each delivers a batch at about the same time, in bursts: a slice that does not hold
+    whole bursts may show half the rate or twice. So a call takes a whole number of batches a worker. Between emptying
+    the queue and starting the clock the side itself takes the least such number, which brings it and the workers into
+    the rhythm that they keep. After the clock stops, it waits until the queue should be full again, judged by how long
+    the workers took for a batch each: else they would share the cores with the side that is timed next.
     """
     whole = workers // math.gcd(workers, batches)
     times = whole * math.ceil(EACH * workers / (whole * batches))
@@ -251,7 +252,7 @@ def queued(side: Side, queue: Iterator[object], workers: int, batches: int = 1) 
 
     def before() -> None:
         nonlocal filling
-        _pass(queue, AHEAD * max(2, workers))  # of DALI's, too, where there is one worker
+        _pass(queue, AHEAD * max(2, workers))  # 2 at least, for DALI's queue where there is one worker
         start = time.perf_counter()
         _pass(queue, workers)
         filling = (AHEAD + 1) * (time.perf_counter() - start)  # one more: not all take equally long

@@ -1,7 +1,7 @@
 """The serial roofline of a piece of work: its arithmetic at the device's peak, then its bytes at the memory's.
 
-It is a floor for code that does not overlap the two, and each as if nothing else were: what is left to gain, roughly.
-Bytes are those that fused code must move, if nothing stays in a cache.
+It is the least time of code that does not overlap the two, each at its own limit, and shows roughly what is left to
+gain. Bytes are those that fused code must move if nothing stays in a cache.
 """
 
 import copy
@@ -16,11 +16,11 @@ from repro.models.normalization import ResponseNorm
 FLOAT, HALF = 4, 2  # bytes
 
 VALUE_BYTES = {"fp32": FLOAT, "tf32": FLOAT, "bf16": HALF}
-"""Of a value between layers, by precision. TF32 is a way to multiply, not to store."""
+"""Bytes of a value between layers, by precision. TF32 is a way to multiply, not to store."""
 
 
 class Peak(NamedTuple):
-    """Of a device: floating-point operations a second by precision, and bytes a second of its memory."""
+    """The limits of a device: floating-point operations a second by precision, and bytes a second of its memory."""
 
     flops: Mapping[str, float]
     bytes_s: float
@@ -30,8 +30,8 @@ PEAKS = {"NVIDIA H200": Peak({"fp32": 67e12, "tf32": 395e12, "bf16": 790e12}, 4.
 """By the name torch gives the device; no figure was measured by us.
 
 H200, SXM: fp32 is what NVIDIA's data sheet says (67 TFLOP/s, without tensor cores). It gives 495 and 989 TFLOP/s for
-dense products in TF32 and bf16 and 4.8 TB/s of memory; taken is what of these large products and copies reach, about
-four fifths and nine tenths, so that a share of the floor is one of what can be had.
+dense products in TF32 and bf16, and 4.8 TB/s of memory. Large products and copies reach about four fifths and nine
+tenths of these, and that is taken here, so that a share of the floor is a share of what can be had.
 """
 
 
@@ -47,9 +47,9 @@ class Work(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of a network, an image: multiply-adds, those of its first layer, values its layers read and write, LRN's values.
-    ``values`` are the input and what each convolution, linear layer, normalisation and pooling gives; ``parameters``
-    are the network's.
+    """Counts of a network for one image: multiply-adds, those of the first layer, values between layers, LRN's values.
+    ``values`` are the input and the outputs of each convolution, linear layer, normalisation and pooling.
+    ``parameters`` are those of the network.
     """
 
     macs: int
@@ -75,15 +75,15 @@ def counts(model: nn.Sequential, size: int) -> Counts:
 
 
 def _moves(module: nn.Module) -> bool:
-    """Whether a layer's output goes through memory in fused code: activations, dropout and padding ride along."""
+    """Whether a layer's output goes through memory in fused code: activations, dropout and padding do not."""
     return isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | nn.AvgPool2d) or "Norm" in type(module).__name__
 
 
 def step(c: Counts, batch: int, precision: str = "fp32") -> Work:
-    """Return a training step: no gradient of the pixels; six passes over the values, five more over the normalised.
+    """Return a training step's work: no gradient of pixels; six passes over all values, five more over the normalised.
 
-    Weights: read forward and backward, their gradient written, and the optimizer's five passes. In bf16 these five are
-    over fp32 master weights, of which a copy is made first (one read, one write) for the products.
+    Weights are read forward and backward, their gradient is written, and the optimizer makes five passes. In bf16 these
+    five are over fp32 master weights, which are first copied (one read, one write) for the products.
     """
     flop = 2.0 * batch * (3 * c.macs - c.first)
     of_values = VALUE_BYTES[precision] * batch * (6 * c.values + 5 * c.normalised)
@@ -98,15 +98,15 @@ OPTIMIZER_PASSES = 5
 
 
 def optimizer(c: Counts) -> Work:
-    """Return a step of SGD with momentum, in fp32 whatever the precision of the products."""
+    """Return the work of a step of SGD with momentum, in fp32 whatever the precision of the products."""
     return Work(0.0, float(FLOAT * OPTIMIZER_PASSES * c.parameters))
 
 
 def evaluation(c: Counts, batch: int, precision: str = "fp32") -> Work:
-    """Return a forward pass: every value written and read, the weights read once."""
+    """Return the work of a forward pass: every value written and read, the weights read once."""
     return Work(2.0 * batch * c.macs, float(VALUE_BYTES[precision] * (2 * batch * c.values + c.parameters)))
 
 
 def response_norm(values: int, precision: str = "fp32") -> Work:
-    """Return LRN forward (read, write) and backward (input and gradient read, gradient written)."""
+    """Return the work of LRN forward (read, write) and backward (input and gradient read, gradient written)."""
     return Work(0.0, float(VALUE_BYTES[precision] * 5 * values))

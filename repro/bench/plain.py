@@ -1,4 +1,4 @@
-"""The same networks as one writes them with torch's own layers: what ours is timed beside."""
+"""The same networks written with torch's own layers, the peers of ours."""
 
 import copy
 from collections import OrderedDict
@@ -41,7 +41,7 @@ class PlainSameMapNorm(nn.Module):
 
 
 class PlainDropout(nn.Dropout):
-    """The dropout of section 4.2: half of the neurons when training, half of their output when tested."""
+    """The dropout of section 4.2: half of the neurons in training, half of their output in testing."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * 0.5 if self.training else x * 0.5
@@ -50,8 +50,8 @@ class PlainDropout(nn.Dropout):
 def plain(model: nn.Sequential) -> nn.Sequential:
     """Return a copy of ``model`` with the same weights that computes the same, in torch's layers and default layout.
 
-    The chain of layers is torch's, too, and so in single precision whatever the model computes in.
-    Dropout has masks of its own, from torch's generator.
+    The chain of layers is torch's too, so the copy computes in single precision, whatever that of ``model`` is.
+    Dropout draws its own masks from torch's generator.
     """
     twin = nn.Sequential(OrderedDict(copy.deepcopy([*model.named_children()])))
     twin = twin.to(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What a benchmark run found, as a file, and what it says: ratios with intervals, beside the noise of the run."""
+"""What a benchmark run found, as a file, and what it shows: ratios with intervals, next to the noise of the run."""
 
 import json
 import math
@@ -38,7 +38,7 @@ FROM_FILES = ("decode", "loader", "loader-and-step")
 
 
 class Net(NamedTuple):
-    """Sides in pixels of its stored pictures and of the windows of them it sees; maps and side of its first LRN."""
+    """A net: sides in pixels of stored pictures and of the crops it sees, maps and side of its first LRN, classes."""
 
     stored: int
     crop: int
@@ -52,25 +52,25 @@ NETS = {
     "alexnet-32": Net(32, 28, 32, 28, 10),
     "18pct": Net(32, 32, 32, 16, 10),
 }
-"""Whose step is timed."""
+"""The nets whose step can be timed."""
 
 GROSS = 0.9
 FALSE_ALARM = 0.01
 GROSSLY = "grossly slower"
-"""Ours is grossly slower than in an earlier run where it is surely below GROSS of its rate: where nothing changed, any
-case of a comparison is said to be so with this chance at most."""
+"""What ours is called where its rate is surely below GROSS of that in an earlier run. Where nothing changed, the chance
+that any case of a comparison is called so is at most FALSE_ALARM."""
 
 NOISES = 3.0
-"""What runs none of our code tells a slow machine from slow code. Where a case has nothing of the kind, ours has to be
-slower by so many times the noise of both runs as well."""
+"""A peer that runs none of our code tells a slow machine from slow code. In a case without one, ours must also be
+slower by the noise of both runs to this power: so many times as far on a logarithmic scale."""
 
 MACHINE = ("system", "cpu", "cpu_capability", "cores", "threads", "device", "cuda", "cudnn", "python", "torch",
            "torchvision", "nvidia_dali_cuda130", "nvidia_dali_cuda120")  # fmt: skip
-"""What must be alike in two runs for their rates to be set side by side, of the environment."""
+"""The keys of the environment that must be equal in two runs for their rates to be compared."""
 
 
 class Ran(Frozen):
-    """One case: of each side the units a second, one a round; ``floor`` is those of ours at the device's limits."""
+    """One case: each side's units a second, one a round; ``floor`` is the rate of ours at the device's limits."""
 
     name: str
     what: str
@@ -83,7 +83,7 @@ class Ran(Frozen):
     missing: dict[str, str] = Field(default_factory=dict)
     """Peers that could not be timed there, and why."""
     also: tuple[tuple[str, str], ...] = ()
-    """Peers, one over the other, whose ratios are told beside those of ours."""
+    """Pairs of peers; the ratio of the first over the second is reported with those of ours."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Ran(Frozen):
 
 
 class Run(Frozen):
-    """A run: raw rates, where, when, by which command, and what else the machine did (its load average, 1 minute)."""
+    """A run: raw rates, where, when and by which command, and how busy the machine was (load average, 1 minute)."""
 
     schema_: int = Field(alias="schema", default=SCHEMA)
     made: str
@@ -106,13 +106,14 @@ class Run(Frozen):
 
 
 QUIET = 1.1
-"""The noise above which no run shows that there is no difference: it would be said the oftener the louder a machine."""
+"""From this noise on no run shows that there is no difference: else noisier machines would show that more often."""
 
 
 class Told(NamedTuple):
     """A ratio of rates, ours over a peer's: the median of the rounds, and the interval of their geometric mean.
 
-    ``noise`` is what the word was found by; None of a peer over a peer, where it is the interval alone.
+    ``noise`` is what the interval was compared with to find the word; None of a peer over a peer, judged by the
+    interval alone.
     """
 
     median: float
@@ -122,15 +123,15 @@ class Told(NamedTuple):
 
     @property
     def judged(self) -> str:
-        """The word, and what it was found by."""
+        """The word, and what it rests on."""
         return f"{self.word} ({'interval alone' if self.noise is None else f'noise {self.noise:.2f}'})"
 
 
 class Change(NamedTuple):
     """A case in two runs, as ratios of now over then.
 
-    ``judged`` is ours over what is ``beside`` it, the peers that run none of our code: ours alone where there are none.
-    It is gross where not even its upper end reaches ``limit``. ``ours`` and ``peers`` are the rates alone.
+    ``judged`` is ours over the peers in ``beside``, which run none of our code; ours alone where there are none.
+    The change is gross where even its upper end is below ``limit``. ``ours`` and ``peers`` are the rates by themselves.
     """
 
     name: str
@@ -147,11 +148,11 @@ class Change(NamedTuple):
 
 
 class BenchError(Problem):
-    """A run cannot be read, or not be set beside another."""
+    """A run cannot be read, or cannot be compared with another."""
 
 
 def rate(ran: Ran) -> float:
-    """Return the median units a second of ours, both slices of each round."""
+    """Return the median over the rounds of ours, in units a second, from both slices of each round."""
     return statistics.median(_both(ran))
 
 
@@ -167,15 +168,15 @@ def noise(ran: Ran) -> float:
 
 
 def ratio(ran: Ran, peer: str, of: str = OURS) -> Told:
-    """Return ours over a peer; of ours the geometric mean of the two slices of a round, which lie around the peer's.
+    """Return ours over a peer; ours is the geometric mean of its two slices of a round, which lie around the peer's.
 
-    Faster and slower are said where the whole interval lies beyond the noise; "no difference shown" where it lies
-    within the noise and holds 1, and the noise is below QUIET; "not resolved" otherwise: more rounds, or a quieter
-    machine, would tell.
+    The word is "faster" or "slower" where the whole interval lies beyond the noise; "no difference shown" where it lies
+    within the noise and contains 1, and the noise is below QUIET; else "not resolved": more rounds, or a quieter
+    machine, would decide.
 
-    ``of`` may be another peer: then it is that one over ``peer``. How either differs from itself is not known, each
-    having one slice a round, and the noise is that of ours: so faster and slower are said where the interval leaves
-    out 1, and never that no difference is shown.
+    With another peer as ``of``, the ratio is that peer over ``peer``. The noise of a peer is unknown, as it has one
+    slice a round, and that of ours does not apply. So the word is "faster" or "slower" where the interval excludes 1,
+    else "not resolved".
     """
     ours, theirs = _both(ran) if of == OURS else ran.rates[of], ran.rates[peer]
     found, limit = _paired(ours, theirs), noise(ran) if of == OURS else None
@@ -190,9 +191,9 @@ def ratio(ran: Ran, peer: str, of: str = OURS) -> Told:
 
 
 def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
-    """Return how the cases of both runs changed; whether they may be compared, ``refuse_unlike`` says.
+    """Return how the cases of both runs changed; ``refuse_unlike`` says whether the runs may be compared.
 
-    ``rounds`` as in ``change``; each case has its share of the chance of a false alarm.
+    ``rounds`` is as in ``change``; the cases share the chance of a false alarm equally.
     """
     old = {ran.name: ran for ran in then.cases}
     both = [ran for ran in now.cases if ran.name in old]
@@ -200,9 +201,9 @@ def changes(now: Run, then: Run, rounds: int = 1) -> list[Change]:
 
 
 def joined(runs: Sequence[Run]) -> Run:
-    """Return runs of the same code and cases, each a process of its own, as one: all their rounds, run after run.
+    """Return runs of the same code and cases, each from its own process, as one: all their rounds, run after run.
 
-    Sides that not all of them have are left out, and so are ratios of these.
+    Sides that some of them lack are left out, and so are ratios of these sides.
     """
     first = runs[0]
     by_name = [{ran.name: ran.rates for ran in run.cases} for run in runs]
@@ -217,11 +218,12 @@ def joined(runs: Sequence[Run]) -> Run:
 
 
 def change(now: Ran, then: Ran, rounds: int = 1, among: int = 1) -> Change:
-    """Return how one case changed, ``among`` so many that share the chance of a false alarm.
+    """Return how one case changed; ``among`` is how many cases share the chance of a false alarm.
 
-    What else the machine does meets all sides of a round alike, and foreign peers have the same code in both runs: so
-    it is ours over their geometric mean, round by round, that is judged. Where ``rounds`` of them were one process
-    each, its geometric means are compared: what processes differ in, say where their memory lies, counts.
+    Other work on the machine affects all sides of a round alike, and foreign peers have the same code in both runs. So
+    what is judged is ours over their geometric mean, round by round. ``rounds`` rounds in a row, say those of one
+    process, count as one value, their geometric mean: so differences between processes count, say in where their memory
+    lies.
     """
 
     def _apart(of: Sequence[float], over: Sequence[float], confidence: float) -> Estimate:
@@ -264,7 +266,7 @@ def same_code(now: Run, then: Run) -> bool:
 
 
 def compared(now: Run, then: Run) -> list[str]:
-    """Return lines that say which run another is compared with, and where both are of one code that they are."""
+    """Return lines that name the earlier run, and say so where both runs have the same code."""
     e = then.environment
     commit = f"{str(e.get('commit'))[:12]}{' with changes' if e.get('dirty') else ''}"
     lines = [f"then: commit {commit}, made {then.made}, load {loads(then)}"]
@@ -272,7 +274,7 @@ def compared(now: Run, then: Run) -> list[str]:
 
 
 def loads(run: Run) -> str:
-    """Return how many processes wanted a core as a run began and as it ended, where that was told."""
+    """Return how many processes wanted a core as a run began and as it ended, where that is known."""
     return " to ".join(f"{value:g}" for value in run.load) or "unknown"
 
 
@@ -283,9 +285,9 @@ def _interval(of: Estimate) -> str:
 def refuse_unlike(
     environment: Mapping[str, Any], settings: Mapping[str, Any], names: Sequence[str], then: Run
 ) -> None:  # fmt: skip
-    """Raise BenchError, naming key and both values, where an earlier run was of another machine or other work.
+    """Raise BenchError, naming key and both values, where an earlier run had another machine or other work.
 
-    So too where it holds none of the cases called ``names``.
+    It is also raised where that run holds none of the cases called ``names``.
     """
     old = [ran.name for ran in then.cases]
     if not set(names) & set(old):
@@ -298,7 +300,7 @@ def refuse_unlike(
 
 
 def dumped(run: Run) -> str:
-    """Return a run as JSON: raw rates, and beside them a ``summary`` that follows from these."""
+    """Return a run as JSON: raw rates, and a ``summary`` that follows from these."""
     raw = run.model_dump(mode="json", by_alias=True)
     return json.dumps(raw | {"summary": {ran.name: _summary(ran) for ran in run.cases}}, indent=1) + "\n"
 
@@ -375,5 +377,5 @@ def _paired(of: Sequence[float], over: Sequence[float]) -> Estimate:
 
 
 def _means(values: Sequence[float], count: int) -> list[float]:
-    """Return the geometric mean of each ``count`` of them that follow each other."""
+    """Return the geometric mean of each group of ``count`` consecutive values."""
     return [statistics.geometric_mean(values[i : i + count]) for i in range(0, len(values), count)]

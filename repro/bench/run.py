@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from repro.data.prepared import Prepared
 
 Heard = Callable[[Ran | Exception, str], None]
-"""Told each case as it ends: what was found, or what kept it from being measured, and the case's name."""
+"""Called as each case ends, with its result, or the error that kept it from being measured, and its name."""
 
 
 def settings(
     net: str | None, batch: int, device: torch.device, *, compiled: bool = False, of_ours: Precision = "fp32"
 ) -> Settings:
-    """Return the settings of a run, by default the net that suits the device; precision and memory as in training.
+    """Return the settings of a run, and set precision and memory as in training; by default the net suits the device.
 
-    What decodes has a thread or a process for each core that this process may use.
-    ``of_ours`` is the precision of what is the package's; its peers have single precision.
+    Decoding has a thread or a process for each core that this process may use.
+    ``of_ours`` is the precision of the package's own sides; their peers have single precision.
     """
     use("fp32")
     environment.keep_memory()
@@ -46,7 +46,7 @@ def settings(
 
 @contextmanager
 def with_pictures(s: Settings, names: Sequence[str], data: Path | None) -> Iterator[Settings]:
-    """Yield the settings with the pictures that the cases need: those prepared at ``data``, else drawn, until the end.
+    """Yield the settings with the pictures that the cases need: those at ``data``, else drawn ones, deleted at the end.
 
     Raises DataError where ``data`` holds none, or none that fit.
     """
@@ -74,17 +74,17 @@ def _refuse_unfit(found: "Prepared", s: Settings) -> None:
 
 
 def described(s: Settings, data: str) -> dict[str, object]:
-    """Return what has to be alike for two runs to be compared, beside the machine; ``data`` says which pictures."""
+    """Return what must be equal for two runs to be compared, apart from the machine; ``data`` names the pictures."""
     return {"net": s.net, "batch": s.batch, "precision": s.precision, "pictures": data, "workers": s.workers}
 
 
 def measure(
     names: Sequence[str], s: Settings, *, rounds: int, command: str, data: str, heard: Heard | None = None
 ) -> Run:
-    """Time the cases called ``names`` in this order. A case that cannot be measured here is told, with why.
+    """Time the cases called ``names`` in this order; a case that cannot be measured here is listed, with the reason.
 
-    So is one that fails in a way that nobody thought of: what the others found is worth keeping. Each case's networks
-    and loaders are gone before the next one's are made.
+    So is one that fails in an unforeseen way, as the results of the others are worth keeping. Each case's networks and
+    loaders are gone before the next one's are made.
     """
     made, before = datetime.now(UTC).isoformat(timespec="seconds"), _load()
     found: list[Ran] = []
@@ -123,7 +123,7 @@ def _one(name: str, s: Settings, rounds: int) -> Ran:
 
 
 def _within(precision: Precision, side: Side) -> Side:
-    """Return a side that has TF32 while it is timed, where that is its precision: a switch of the whole process."""
+    """Return the side, with TF32 on while it is timed where that is its precision: the whole process switches."""
     if precision != "tf32":
         return side
 
@@ -139,7 +139,7 @@ def _within(precision: Precision, side: Side) -> Side:
 
 
 def _load() -> tuple[float, ...]:
-    """Return how many processes wanted a core, on average over the last minute; nothing where that is not told."""
+    """Return how many processes wanted a core, on average over the last minute; empty where that is unknown."""
     try:
         return (round(os.getloadavg()[0], 2),)
     except OSError:

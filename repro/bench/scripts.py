@@ -1,7 +1,7 @@
-"""Trainings as others write them, beside which ours is timed: torchvision's script, a DataLoader, a set on the device.
+"""Trainings as others write them, the peers of ours: torchvision's script, a DataLoader, a set on the device.
 
-All is torch's and torchvision's own; nothing of this package's runs in them. They follow the habit, not the text, of
-what they stand for: references/classification/train.py of torchvision, and the loops of the airbench kind.
+They use torch and torchvision only, and run none of this package's code. They follow the practice, not the text, of
+what they stand for: references/classification/train.py of torchvision, and loops like those of airbench.
 """
 
 import multiprocessing
@@ -16,17 +16,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""By which such scripts standardise the colours, pixels lying in 0 to 1."""
+"""Of each colour, by which such scripts standardise pixels in 0 to 1."""
 
 
 EPOCHS = 1_000_000  # more than are ever asked for
 
 
 def loader(data: "Dataset[Any]", batch: int, workers: int, *, pin: bool) -> "DataLoader[Any]":
-    """Return a DataLoader that shuffles, epoch after epoch in one stream.
+    """Return a DataLoader that shuffles, with all epochs in one stream.
 
-    At the end of an epoch its queue would run empty: of the few pictures here far more often than of those that such
-    scripts are for. Its processes are never forks: this one has threads of DALI's, whose locks a fork would inherit.
+    Else its queue would run empty at the end of each epoch, which comes far more often with the few pictures here than
+    with the sets that such scripts are for. Its processes are never forked: DALI has threads in this process, and a
+    fork would inherit their locks.
     """
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     endless = RandomSampler(data, num_samples=EPOCHS * len(data))  # type: ignore[arg-type]
@@ -68,7 +69,7 @@ class InMemory(Dataset[tuple[Tensor, int]]):
 def told(
     model: nn.Module, stream: Iterator[tuple[Tensor, Tensor]], device: torch.device, rate: float
 ) -> Callable[[], None]:
-    """Return a step whose loss and errors, among the best one and five, are read at once: scripts that print do so."""
+    """Return a step that reads its loss, top-1 and top-5 accuracy back at once, as scripts that print them do."""
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4)
     sums = [0.0, 0.0, 0.0]
 
@@ -91,7 +92,7 @@ def told(
 def on_device(
     model: nn.Module, images: Tensor, labels: Tensor, batch: int, rate: float
 ) -> Callable[[], None]:  # fmt: skip
-    """Return a step from a set that lies on the device, standardised beforehand, shuffled by one permutation an epoch.
+    """Return a step on a set that lies on the device, standardised beforehand, shuffled by one permutation an epoch.
 
     ``images`` are uint8 (N, H, W, 3). No picture is shifted or mirrored, as none is in ours, and nothing is read back.
     """

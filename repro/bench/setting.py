@@ -1,7 +1,8 @@
 """What the cases share: settings, networks and batches made from them, and ours and a plain training as sides.
 
-Peers run in the same process under the same switches (strict single precision, memory that is kept), so that a ratio
-tells of the code alone. Weights, pictures and gradients are random, rates of learning small: nothing is learned.
+Unless its name says otherwise, a peer runs in the same process under the same switches (strict single precision, memory
+that is kept), so that a ratio shows the code alone. Weights, pictures and gradients are random and learning rates
+small, so nothing is learned.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ from repro.training.recipe import Recipe
 if TYPE_CHECKING:
     from repro.data.prepared import Prepared
 
-RATE = 1e-6  # of learning: weights stay as large as they were
+RATE = 1e-6  # learning rate: weights keep their size
 SEED = 0
 LOOK_EVERY = 20  # steps at most between two looks at the running error on a GPU, where a look waits for it
 
@@ -54,8 +55,8 @@ class Settings:
 class Case(NamedTuple):
     """The unit of work, what is timed in words, the sides, and the floor of a unit of ours in seconds, or why none.
 
-    ``missing``: peers that cannot be made here, and why. ``also``: of the peers, by name, whose ratios to which others
-    are told as well, where both are there.
+    ``missing``: peers that cannot be made here, and why. ``also``: pairs of peers, by name, of which the ratio of the
+    first over the second is reported as well, where both could be timed.
     """
 
     unit: str
@@ -78,7 +79,7 @@ def peer(missing: dict[str, str], name: str, make: Callable[[], Side]) -> tuple[
 
 @dataclass(frozen=True)
 class _Switches:
-    """The network of section 3, or a CIFAR-10 net, under the text's protocol."""
+    """The network of section 3, or a CIFAR-10 net, under the protocol ``paper``."""
 
     net: str
     crop: int
@@ -124,10 +125,10 @@ def batch_of(s: Settings) -> tuple[Tensor, Tensor]:
 
 
 def steps_a_look(s: Settings) -> int:
-    """Return how many steps lie between two looks: on a GPU LOOK_EVERY, of larger batches no more images than of 128.
+    """Return how many steps lie between two looks: on a GPU LOOK_EVERY, or fewer for batches of more than 128 images.
 
-    What is timed stays a step with its share of a look, which is no larger an image. A call takes all the steps to the
-    next look, and 20 of a large batch would be many slices long.
+    A call takes all the steps to the next look, and 20 steps of a large batch would be many slices long. What is timed
+    stays a step with its share of a look; an image's share does not grow, as the images between looks stay as many.
     """
     if s.device.type != "cuda":
         return 1
@@ -138,9 +139,9 @@ def trainer(
     s: Settings, model: nn.Module, stream: Iterator[Any], prepare: Callable[[Any], Tensor],
     optimizer: torch.optim.Optimizer | None = None, *, name: str = "repro",
 ) -> Side:  # fmt: skip
-    """Return the package's loop as a side: a call is so many steps as lie between two looks.
+    """Return the package's loop as a side: a call takes all the steps between two looks.
 
-    ``optimizer`` is that of the text's protocol, unless it is given.
+    ``optimizer`` is by default that of the protocol ``paper``.
     """
     every = steps_a_look(s)
     if optimizer is None:
@@ -179,12 +180,12 @@ def replayed(device: torch.device, call: Callable[[], object]) -> Callable[[], o
 
 
 def _keeping(replay: Callable[[], object], _call: Callable[[], object]) -> None:
-    """Replay what a call does; the call keeps the tensors that the recording reads where they lie."""
+    """Replay a recording of ``_call``, which is held here because it keeps the tensors that the recording reads."""
     replay()
 
 
 def floor_of(s: Settings, work: floor.Work, units: int | None = None) -> tuple[float | None, str]:
-    """Return the floor of a unit in seconds, of ``units`` that the work is (default: a batch), or why there is none."""
+    """Return the floor in seconds of one of the ``units`` of ``work`` (default: a batch), or why there is none."""
     name = torch.cuda.get_device_name(s.device) if s.device.type == "cuda" else "cpu"
     peak = floor.PEAKS.get(name)
     if peak is None:

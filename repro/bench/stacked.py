@@ -1,8 +1,8 @@
 """K nets of one shape trained as one: their maps side by side, every convolution in K groups.
 
 A small net leaves a device idle between its many small pieces of work; K at once are as many pieces, each K times as
-large. Nothing flows from one net to another: each has weights, batches and a rate of its own, and in float64 learns
-what it learns alone. In float32 it does so up to rounding for a few steps only, as other kernels add in another order.
+large. Nothing flows from one net to another: each has its own weights, batches and rate, and in float64 learns what it
+learns alone. In float32 it does so, up to rounding, for a few steps only, as other kernels add in another order.
 """
 
 import copy
@@ -67,11 +67,11 @@ class Apart(nn.Module):
 
 
 def stack(models: Sequence[nn.Sequential]) -> nn.Sequential:
-    """Return the nets, K of one shape with weights of their own, as one.
+    """Return K nets of one shape, each with its own weights, as one net.
 
-    It maps (N, K * 3, size, size), K batches beside each other (see ``beside``), to (K, N, classes); parameters keep
-    their names, are copies, and have the nets first. Raises ValueError for a layer that is not known to keep its nets
-    apart, say batch normalisation, or dropout, whose masks would have to be those of each net alone.
+    It maps (N, K * 3, size, size), K batches side by side (see ``beside``), to (K, N, classes). Its parameters are
+    copies that keep their names, with the nets along the first axis. Raises ValueError for a layer that is not known to
+    keep nets apart, say batch normalisation, or dropout, whose masks would have to be those of each net alone.
     """
     found = Chain()  # as the nets themselves are
     for name, first in models[0].named_children():
@@ -114,7 +114,7 @@ def beside(batches: Iterable[Tensor]) -> Tensor:
 def learn(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Leave in each net's parameters the gradient of its own mean loss.
 
-    ``labels`` are (K, N). Returns errors, counts, and mean losses in nats, (K,) each.
+    ``labels`` are (K, N). Returns the numbers of errors, and mean losses in nats, (K,) each.
     """
     logits = model(images)
     losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
@@ -131,7 +131,7 @@ class Momentum(torch.optim.Optimizer):
 
     def __init__(self, model: nn.Module, rates: Tensor, momentum: float, lr: float = 1.0) -> None:
         super().__init__(model.parameters(), {"lr": lr, "momentum": momentum})
-        # A rate for each place of the first axis: that of a convolution counts the filters of all the nets.
+        # A rate for each index of the first axis, which in a convolution runs over the filters of all nets.
         self.rates = [
             rates.to(p).repeat_interleave(len(p) // len(rates)).view(-1, *(1,) * (p.dim() - 1))
             for p in self.param_groups[0]["params"]

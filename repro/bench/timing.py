@@ -1,4 +1,4 @@
-"""Timing what belongs together in turn, round after round: ours, its peers, ours again. The clock is an argument."""
+"""Times the sides of a case in turn, round after round: ours, its peers, ours again. The clock is an argument."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,22 +7,22 @@ from typing import NamedTuple
 from repro.problem import Problem, told
 
 SLICE_S = 0.25
-"""Seconds that a side is timed at a time, at least: long beside what else a machine does now and then."""
+"""The least seconds of a slice, in which one side is timed: long against a machine's brief interruptions."""
 
 MOST_CALLS = 100_000
-"""Of a side at a time: a clock that stands still ends the looking for a number."""
+"""The most calls in a slice: even with a clock that stands still, the search for a number of calls ends."""
 
 
 def nothing() -> None:
-    """Do nothing: what a side needs around its clock, where it needs nothing."""
+    """Do nothing: what a side does before and after its clock by default."""
 
 
 class Side(NamedTuple):
     """What is timed: ``call`` does ``units`` of work (images, steps); the first of a case's sides is ours.
 
-    ``before`` is called before the clock of every slice, say to take what a queue holds ready, and ``after`` behind it,
-    say to let the queue fill while nobody is timed. ``foreign``: none of this package's code, so that where it changed
-    from one run to another, the machine did.
+    ``before`` is called before the clock of every slice starts, say to empty a queue, and ``after`` once it stops,
+    say to let the queue fill while nothing is timed. A ``foreign`` side runs none of this package's code, so where its
+    rate changed from one run to another, the machine did.
     """
 
     name: str
@@ -38,14 +38,14 @@ OURS, AGAIN = "ours", "ours again"
 
 
 def why(error: Exception) -> str:
-    """Return why something cannot be timed: what a Problem says, of anything else the kind and the first line."""
+    """Return why something cannot be timed: a Problem's message, or the kind and first line of another error."""
     return str(error) if isinstance(error, Problem) else told(error)
 
 
 def working(sides: Sequence[Side], wait: Callable[[], object] = nothing) -> tuple[list[Side], dict[str, str]]:
     """Call each side once; return those that work here, and why the others, by name, do not. ``wait`` as in ``rates``.
 
-    The first, ours, has to work: what it raises is raised.
+    The first, ours, must work: its error is raised.
     """
     found: list[Side] = []
     missing: dict[str, str] = {}
@@ -65,11 +65,11 @@ def rates(
     sides: Sequence[Side], rounds: int, *, clock: Callable[[], float], wait: Callable[[], object] = nothing,
     slice_s: float = SLICE_S,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Return the units a second of each side, one a round, and under AGAIN those of the first side once more.
+    """Return each side's units a second, one a round; the first side has a second list, under AGAIN.
 
-    Every side is warmed up, and its number of calls a slice found, before the first round. ``wait`` returns once a
-    device has done all it was given: each clock is read behind it. A round times the first side, the others, and the
-    first again, and every other round goes backwards: a machine that slowly gets slower slows all of them alike.
+    Before the first round every side is warmed up, and its number of calls a slice is found. ``wait`` returns once a
+    device has done all it was given; the clock is always read after it. A round times the first side, the others, and
+    the first again. Every other round goes backwards, so a machine that slowly gets slower slows all sides alike.
     """
     calls = [calls_a_slice(side, clock, wait, slice_s) for side in sides]
     order = [*enumerate(side.name for side in sides), (0, AGAIN)]
@@ -83,9 +83,9 @@ def rates(
 
 
 def calls_a_slice(side: Side, clock: Callable[[], float], wait: Callable[[], object], slice_s: float) -> int:
-    """Return how many calls fill a slice, having warmed the side up by as many at least.
+    """Return how many calls fill a slice, after warming the side up with at least as many.
 
-    By the quicker of two slices: one that something else held up would settle on too few, for all rounds.
+    The quicker of two slices decides: one that something else delayed would give too few calls, for all rounds.
     """
     seconds(side, 1, clock, wait)  # what is built, compiled or read on the first call
     calls = 1
@@ -96,7 +96,7 @@ def calls_a_slice(side: Side, clock: Callable[[], float], wait: Callable[[], obj
 
 
 def seconds(side: Side, calls: int, clock: Callable[[], float], wait: Callable[[], object]) -> float:
-    """Return the seconds of so many calls, what the side does around its clock left out."""
+    """Return the seconds of so many calls, without what the side does before and after its clock."""
     try:
         side.before()
         wait()

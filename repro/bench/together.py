@@ -1,4 +1,4 @@
-"""The case of many small nets at once on one device: what is gained over training one after the other."""
+"""The case of many small nets at once on one device: what that gains over training one after the other."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,9 +23,9 @@ COUNTS = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16)}
 
 
 def together(s: Settings, _stack: ExitStack) -> Case:
-    """Return one CIFAR-10 net (18pct, unless one was asked for) by the package's loop, beside K at once, each way.
+    """Return the case of training a CIFAR-10 net (by default 18pct) by the package's loop; peers train K at once.
 
-    The images of all nets count, so one after the other, K nets have the rate of one.
+    The rate counts the images of all nets, so K nets one after the other would have the rate of one.
     """
     s = s if s.net in CIFAR_NETS else replace(s, net="18pct")
     images, labels = batch_of(s)
@@ -59,7 +59,7 @@ def _stacked(s: Settings, count: int, images: Tensor, labels: Tensor) -> Callabl
 
 
 def _streams(s: Settings, count: int, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    """Return a step of so many nets apart, each a recording that is replayed on a stream of its own."""
+    """Return a step of so many separate nets, each a recording that is replayed on its own stream."""
     streams = [torch.cuda.Stream(s.device) for _ in range(count)]
     models: list[nn.Module] = [ours(s, model_of(s, SEED + k)) for k in range(count)]
     updates = [update_for(model, optimizer_for(model, "modern", RATE), captured=True) for model in models]

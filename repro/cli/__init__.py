@@ -11,7 +11,7 @@ from repro.cli.run import run
 from repro.problem import DONE, WRONG_USE, needing
 
 HEALTH_SEED = 300
-"""Any that did not make the reference; one seed, so that the same installation gets the same answer."""
+"""Any seed that the reference runs did not use; a fixed one, so that the same installation gets the same answer."""
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,7 +42,7 @@ def doctor(ctx: click.Context, /, health: bool) -> None:
 
 
 def _trains_as_ours() -> bool:
-    """Print each value of a fresh run beside the interval of the stored ones; whether all lie inside."""
+    """Print each value of a fresh run beside the interval of the stored runs; return whether all lie inside."""
     with needing("training", "run"):
         from repro import health
     fine = True

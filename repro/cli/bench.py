@@ -1,4 +1,4 @@
-"""The command that times the parts of a training, and sets a run beside an earlier one."""
+"""The command that times the parts of a training, and compares a run with an earlier one."""
 
 import math
 import os
@@ -117,7 +117,7 @@ def _known(name: str, known: Iterable[str], what: str) -> str:
 
 
 def _tell(found: "Ran | Exception", name: str) -> None:
-    """Print a case as soon as it is timed; of what failed in a way that no line explains, where it did as well."""
+    """Print a case as soon as it is timed; print the traceback too of a failure that no single line explains."""
     from repro.bench import results
     from repro.bench.timing import why
 
@@ -167,7 +167,7 @@ def _tell_change(change: "Change") -> None:
 
 
 def _counts(now: "Run", changed: Sequence["Change"], worse: Sequence[str], against: Path | None) -> str:
-    """Return the last line: what was timed, and what came of the comparison."""
+    """Return the last line: how much was timed, and the result of the comparison."""
     line = f"{len(now.cases)} timed, {len(now.not_measured)} not measured"
     if missing := sum(len(ran.missing) for ran in now.cases):
         line += f"; {missing} peer{'s' * (missing > 1)} missing"
@@ -182,5 +182,5 @@ def _interval(value: float, low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Return four digits, whole ones kept."""
+    """Return a number to four significant digits, or with all its whole digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.{max(0, 3 - math.floor(math.log10(value)))}f}"

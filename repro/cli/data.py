@@ -14,7 +14,7 @@ path_type = Folder(path_type=Path)
 
 @contextmanager
 def _bar(words: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on the terminal while the body runs; yields what moves it, told (done, total)."""
+    """Show a bar on the terminal while the body runs; yield what moves it, a function of (done, total)."""
     from rich import progress
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""How the command line behaves: near names for a wrong one, one clear line for what a user can put right."""
+"""How the command line behaves: it suggests near names, and reports what a user can put right in one clear line."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ class Usage(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print every line of the message behind the program's name."""
-        with suppress(OSError):  # nobody reads it: the exit code says it all the same
+        with suppress(OSError):  # nobody reads stderr: the exit code still tells
             for line in self.message.splitlines():
                 click.echo(f"repro: {line}", err=True, file=file)
 
@@ -40,11 +40,11 @@ def _plainly() -> Iterator[None]:
 
 
 WORKING = {"claim", "all", "bench", "publish", "prepare"}
-"""Commands that do more than print: cut short they are not done, though nobody reads what they say."""
+"""Commands that do more than print: one that stops because nobody reads its output has not done its work."""
 
 
 class _Unread(Exception):
-    """A command of ``WORKING`` could not say something: the reader of its output left."""
+    """The reader of the output left while a command of ``WORKING`` was still printing."""
 
 
 def _unfinished(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +62,7 @@ def _unfinished(callback: Callable[..., Any]) -> Callable[..., Any]:
 def _at_the_door() -> Iterator[None]:
     """End a command that cannot go on with one line and the exit code that belongs to it.
 
-    A stop is no fault of ours; nor is a reader that left (``| head``), which ends what only prints as if it were done.
+    An interrupt is no fault of ours, nor is a reader that left (``| head``): a command that only prints is then done.
     """
     try:
         with _plainly():
@@ -82,24 +82,24 @@ def _at_the_door() -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Have what is still in the output's buffer, and has nowhere to go, go nowhere."""
+    """Discard what is still in the output's buffer, because it can no longer be written."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted(why: str) -> NoReturn:
-    with suppress(OSError):  # the reader of this may have left, too
+    with suppress(OSError):  # the reader of stderr may have left too
         click.echo(f"repro: interrupted{why}", err=True)
     raise click.exceptions.Exit(INTERRUPTED)
 
 
 class Group(click.Group):
-    """A command group that turns what a user can put right into one clear line each, and knows near names."""
+    """A command group that reports what a user can put right in one clear line each, and suggests near names."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the group's own options."""
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞
+            sys.stdout.reconfigure(errors="replace")  # not every terminal can encode “ and ∞
         with _at_the_door():
             return super().make_context(*args, **kwargs)
 
@@ -109,7 +109,7 @@ class Group(click.Group):
             return super().invoke(ctx)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command; one that works stops where its output is not read any more."""
+        """Add a command; one of ``WORKING`` counts as interrupted when its output is no longer read."""
         if cmd.name in WORKING and cmd.callback is not None:
             cmd.callback = _unfinished(cmd.callback)
         super().add_command(cmd, name)

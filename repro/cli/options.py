@@ -1,4 +1,4 @@
-"""The options that commands share, and what they name: the registry, one of its claims, a store."""
+"""The options that commands share, and what these name: the registry, one of its claims, a store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Folder(click.Path):
-    """A folder that is named: an empty word, say of a variable that is not set, would be the one we are in."""
+    """A folder given by name; not an empty one, say from an unset variable, which would mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path. Raises BadParameter for an empty one."""
@@ -29,7 +29,7 @@ claims_option = click.option(
 
 
 def _there(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
-    """Return a store that is to be read; one that was named has to be there, or a typo would read as nothing tested."""
+    """Return the store to read. One that was named must exist, or a typo would look as if nothing had been tested."""
     named = ctx.get_parameter_source(param.name or "") != click.core.ParameterSource.DEFAULT
     if named and not value.is_dir():
         raise Usage(f"{value}: no such folder; `repro run … --store {value}` creates it")
@@ -48,14 +48,14 @@ data_option = click.option(
 
 
 def tell_missing(store: Path) -> None:
-    """Say on stderr where a store is not there: what is told of it then is that nobody ran anything."""
+    """Say on stderr if a store does not exist: what is reported of it then only means that nobody ran anything."""
     if not store.is_dir():
         published = "; `--store reports` shows the published records" if Path("reports/trials").is_dir() else ""
         click.echo(f"repro: {store}: no such folder yet; `repro run` creates it{published}", err=True)
 
 
 def registry_folder(value: Path | None) -> Path:
-    """Return the folder of the claim files: the one asked for, else the paper's. Raises Usage where there is none."""
+    """Return the folder of the claim files: the given one, or else the paper's. Raises Usage where there is none."""
     directory = value or folders.default_claims()
     if not directory.is_dir():
         raise Usage(f"{directory}: no such folder; pass --claims DIR")

@@ -84,7 +84,7 @@ def plan(
 
 
 def _on(device: str | None, gpus: int | None) -> tuple[str, int]:
-    """Return what to plan for, and how many GPUs a machine has. Raises Usage where the two contradict each other."""
+    """Return the device to plan for, and the GPUs of a machine. Raises Usage where the two contradict each other."""
     from repro.planning import plan as planning
 
     if device == "cpu" and gpus:

@@ -129,7 +129,7 @@ def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -
 
 
 def _made_by_us(path: Path) -> bool:
-    """Whether a page is one of those that are made from records: each names the digest of its evidence."""
+    """Whether a page was made from records: every such page names the digest of its evidence."""
     try:
         content = path.read_bytes()
     except OSError:

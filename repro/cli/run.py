@@ -41,7 +41,7 @@ def run() -> None:
 
 
 def run_options(command: Any) -> Any:
-    """Add what both ways of running share."""
+    """Add the options that both ways of running share."""
     options = (
         click.option("--seeds", type=click.IntRange(min=1), help="Run only the first N seeds of the plan."),
         click.option("--budget", "budget_s", default="30m", show_default=True, callback=seconds,
@@ -82,7 +82,7 @@ def runclaim_named(
     directory = registry_folder(claims)
     found = [claim_named(directory, id_) for id_ in dict.fromkeys(ids)]
     if condition is not None:
-        options["budget_s"] = math.inf  # who names a condition means it
+        options["budget_s"] = math.inf  # a condition that is named is run, however long it takes
     wanted = [(claim, plan.named(claim, condition) if condition is not None else None) for claim in found]
     ctx.exit(session.run(wanted, session.Options(**options), named=True))
 
@@ -105,7 +105,7 @@ def run_all(ctx: click.Context, /, scale: str | None, claims: Path | None, **opt
     wanted: list[tuple[Claim, Choice | None]] = [(claim, None) for claim in found]
     if scale is not None:
         if ctx.get_parameter_source("budget_s") == click.core.ParameterSource.DEFAULT:
-            options["budget_s"] = math.inf  # who names a scale means all of it, unless a budget was typed
+            options["budget_s"] = math.inf  # a scale that is named is run whole, unless a budget was given
         scaled = [(claim, c.name) for claim in found for c in claim.conditions.values() if c.scale == scale]
         wanted = [(claim, plan.named(claim, name)) for claim, name in scaled]
     if not wanted:

@@ -1,6 +1,6 @@
-"""Data sets, decoded and whole in memory: uint8 images and integer labels, with a digest of what they are.
+"""Data sets, decoded and whole in memory: uint8 images and integer labels, with a digest that identifies them.
 
-Torch is imported where a set is made: preparing and checking pictures does without it, in every process.
+Torch is imported only where a set is made: preparing and checking pictures works without it, in every process.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Dataset:
 
 
 def nothing() -> Dataset:
-    """Return the set without images, for what follows from the network's definition alone."""
+    """Return a set without images, for what follows from the network's definition alone."""
     import torch
 
     return Dataset("none", torch.empty(0, 1, 1, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), 0, NO_DATA)

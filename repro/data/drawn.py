@@ -1,4 +1,4 @@
-"""The synthetic set as JPEG files in the paper's form, so that all that reads real pictures reads it too."""
+"""The synthetic set as JPEG files in the paper's form, so that whatever reads real pictures can read it too."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ COUNTS = {"train": DATASETS["embedded"].train, "val": DATASETS["embedded"].test}
 
 
 def prepared(root: Path, side: int) -> Prepared:
-    """Return the synthetic set of ``side`` pixels at ``root``, drawn there unless it is already, and whole.
+    """Return the synthetic set of ``side`` pixels at ``root``; draw it unless it is there already, and whole.
 
     Raises StoreError where it cannot be written.
     """

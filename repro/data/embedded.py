@@ -57,7 +57,7 @@ def draw(n: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     size = _integer("size", size, SMALLEST_SIZE)
     seed = _integer("seed", seed, 0)
     rng = np.random.Generator(np.random.PCG64(seed))
-    # With n no multiple of 10, the classes that get one more are drawn too.
+    # Where n is no multiple of 10, the classes that get one picture more are drawn at random.
     labels = rng.permutation(len(CLASSES))[np.arange(n) % len(CLASSES)].astype(np.int64)
     rng.shuffle(labels)
     scene = _scene(n, rng)
@@ -80,7 +80,7 @@ def _integer(name: str, value: int, least: int) -> int:
 
 
 def _scene(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """What each picture shows, apart from class and noise: lengths in units of the side, colours about 0 to 1."""
+    """Draw what each picture shows, apart from class and noise: lengths in units of the side, colours about 0 to 1."""
     # The ranges below and _NOISE were chosen by training at 32 pixels; tests/test_embedded.py holds the outcome.
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def _each(values: np.ndarray) -> np.ndarray:
 
 
 def _distance(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """About the distance from (u, v) to the edge of a shape of radius 1 at the origin, negative inside."""
+    """Return the approximate distance from (u, v) to the edge of a shape of radius 1 at the origin; negative inside."""
     f = np.float32
     au, av = np.abs(u), np.abs(v)
     disc = np.sqrt(u * u + v * v) - f(1)

@@ -1,8 +1,8 @@
-"""Which pictures a source holds: where the bytes of each lie, and of which split and class it is.
+"""Which pictures a source holds: where the bytes of each one lie, and its split and class.
 
-A source is a folder: of class folders, with or without train/ and val/ above them; flat, of files named
-<class>_<anything>; or of ImageNet's archives as distributed. An archive is never unpacked: a picture in it is a range
-of its bytes. Every name is checked before it may become part of a path.
+A source is a folder that holds class folders, with or without train/ and val/ above them; or files named
+<class>_<anything>; or ImageNet's archives as distributed. An archive is never unpacked: a picture in it is a range of
+its bytes. Every name is checked before it becomes part of a path.
 """
 
 import io
@@ -21,7 +21,7 @@ from repro.data.prepared import is_name
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture of a source: ``length`` bytes at ``offset`` of the file at ``path``; ``member`` of an archive."""
+    """A source's picture: ``length`` bytes at ``offset`` in the file ``path``; ``member``: its name in an archive."""
 
     split: str
     label: str
@@ -41,10 +41,10 @@ class Picture:
 
 
 def listing(source: Path) -> list[Picture]:
-    """Return all pictures of ``source``, sorted by where they go, without reading one.
+    """Return all pictures of ``source``, sorted by ``target``, without reading any of them.
 
-    Raises DataError where there are none, a class is empty or in val alone, a name cannot be used or two pictures
-    would have the same, or an archive is damaged.
+    Raises DataError where there are none, where a class is empty or in val alone, where a name cannot be used or two
+    pictures would get the same one, and where an archive is damaged.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; SOURCE is a folder of pictures or of ImageNet's archives")
@@ -90,7 +90,7 @@ def _pictures(source: Path) -> Iterator[Picture]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in ``folder``, but for what is hidden."""
+    """Return the entries of ``folder`` that are not hidden."""
     with os.scandir(folder) as entries:
         return [entry for entry in entries if not entry.name.startswith(".")]
 
@@ -144,7 +144,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-# ImageNet as distributed: one archive of an archive a class, one flat archive, and the development kit.
+# ImageNet as distributed: an archive that holds one archive per class, a flat archive, and the development kit.
 
 
 def _train_archive(path: Path) -> Iterator[Picture]:
@@ -179,9 +179,9 @@ def _val_archive(path: Path, source: Path) -> Iterator[Picture]:
 
 
 def _members(file: BinaryIO, path: Path, at: int, length: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, first byte in ``file``, bytes) of each file in the archive that fills ``length`` bytes from ``at``.
+    """Yield (name, offset in ``file``, bytes) of each file in the archive that fills ``length`` bytes from ``at``.
 
-    Raises DataError where the archive is damaged or cut short, or has a member that no such archive has.
+    Raises DataError where the archive is damaged or cut short, or a member is a link or leads out of its folder.
     """
     damaged = DataError(f"{path} is damaged or cut short: compare its checksum with the one published, fetch it again")
     try:
@@ -197,7 +197,7 @@ def _members(file: BinaryIO, path: Path, at: int, length: int) -> Iterator[tuple
                 if member.sparse is not None or member.offset_data + member.size > at + length:
                     raise damaged
                 yield member.name, member.offset_data, member.size
-            # A damaged header ends the archive for tarfile; but a whole one ends with blocks of zeros.
+            # To tarfile a damaged header is the end of the archive, but a whole archive ends with blocks of zeros.
             file.seek(archive.offset)
             if archive.offset + 512 > at + length or file.read(512).strip(b"\0"):
                 raise damaged

@@ -2,10 +2,10 @@
 
 Section 2 of the paper: "Given a rectangular image, we first rescaled the image such that the shorter side was of length
 256, and then cropped out the central 256 x 256 patch from the resulting image." The source of 2012 lacks this step; the
-authors' later release has it (cuda-convnet2, make-data/pyext/src/pyext.cpp), and is followed in how sizes and places
-are rounded. It averages over areas where it shrinks, and is cubic where it enlarges. Pillow's bicubic filter is the
-latter, and widens with the scale where it shrinks: on ImageNet's sizes its result differs from exact averages by 1.7
-levels (root mean square), bilinear's by 1.5, that of Pillow's own box by 5.3.
+authors' later release has it (cuda-convnet2, make-data/pyext/src/pyext.cpp); sizes and places are rounded here as they
+are there. That release averages over areas where it shrinks, and interpolates cubically where it enlarges. Pillow's
+bicubic filter is cubic too where it enlarges, and widens with the scale where it shrinks: on ImageNet's sizes its
+result differs from exact averages by 1.7 levels (root mean square), bilinear's by 1.5, that of Pillow's box by 5.3.
 """
 
 import contextlib
@@ -43,17 +43,17 @@ from repro.problem import first_line
 
 QUALITY = 95
 BYTES_PER_PIXEL = 0.63
-"""Of a prepared file: the mean over 250 pictures of ImageNet. An estimate, for the space that will be needed."""
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not those that Pillow hands to other programs
+"""Bytes per pixel of a prepared file: the mean over 250 pictures of ImageNet, to estimate the disk space needed."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # none of those that Pillow hands to other programs
 JOURNAL = "journal.jsonl"
-CHUNK = 16  # pictures a task: long beside what handing over a task costs, and soon over
+CHUNK = 16  # pictures per task: enough that handing over a task costs little, and few enough that it is over soon
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What sets a picture upright, by its EXIF orientation."""
+"""EXIF orientation -> the transposition that sets the picture upright."""
 
 
 def prepare(
@@ -65,13 +65,13 @@ def prepare(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Prepared, list[str]]:
-    """Prepare the pictures of ``source`` (see repro.data.labels) in ``out``; return the set, and a line each bad one.
+    """Prepare the pictures of ``source`` (see repro.data.labels) in ``out``; return the set, and a line per bad one.
 
-    The same call again goes on where it stopped, and makes what is missing. Nothing counts as prepared before the
-    manifest is written, last of all. Bad pictures (not decodable, or over Pillow's limit of size) are left out
-    with ``skip_bad``; else they are named, in DataError, once all others are done. Raises DataError too where source or
-    out cannot be used, out was prepared otherwise, or the disk is full. ``jobs`` is the number of processes (default:
-    one a core).
+    The same call again continues where it stopped, and makes what is missing. Nothing counts as prepared before the
+    manifest is written, which comes last. Bad pictures (not decodable, or over Pillow's size limit) are left out with
+    ``skip_bad``; otherwise a DataError names them once all others are done. Raises DataError too where ``source`` or
+    ``out`` cannot be used, ``out`` was prepared otherwise, or the disk is full. ``jobs`` is the number of processes
+    (default: one per core).
     """
     _keep_apart(source, out)
     pictures = listing(source)
@@ -89,7 +89,7 @@ def _prepare(
     known = _known(out, side)
     _check_same(out, pictures, known)
     if len(known) == len(pictures):
-        with contextlib.suppress(DataError):  # where it is not whole, the rest of this puts it right
+        with contextlib.suppress(DataError):  # if it is not whole, the rest of this function repairs it
             return load(out), []
     _check_space(out, side, len(pictures) - len(known))
     for folder in sorted({picture.target.rpartition("/")[0] for picture in pictures}):
@@ -146,11 +146,11 @@ def _alone(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-# What was done before: in the manifest where it came to an end, else in the journal, a line a picture.
+# What was done before is in the manifest if it was finished, else in the journal, one line per picture.
 
 
 def _known(out: Path, side: int) -> dict[str, Entry]:
-    """Return what earlier calls finished in ``out``. Raises DataError where it is not theirs, or of another side."""
+    """Return what earlier calls finished in ``out``. Raises DataError where it holds other things or another side."""
     sides: list[int] = []
     known: dict[str, Entry] = {}
     if (out / MANIFEST).exists():
@@ -174,7 +174,7 @@ def _known(out: Path, side: int) -> dict[str, Entry]:
 
 
 def _check_same(out: Path, pictures: list[Picture], known: Mapping[str, Entry]) -> None:
-    """Raise DataError where ``out`` has pictures that the source lacks; remove what a killed process left half."""
+    """Raise DataError where ``out`` has pictures that the source lacks or has otherwise; remove half-written files."""
     lengths = {picture.target: picture.length for picture in pictures}
     strange = next((path for path, entry in known.items() if lengths.get(path) != entry.source), None)
     for path, _ in files_in(out):
@@ -201,7 +201,7 @@ def _check_space(out: Path, side: int, count: int) -> None:
 
 @contextlib.contextmanager
 def _journal(out: Path, side: int, known: Mapping[str, Entry]) -> Iterator[TextIO]:
-    """Open the journal of ``out`` to go on writing it, in place of the manifest where there is one."""
+    """Open the journal of ``out``, which begins with ``known`` and replaces the manifest, to write more lines."""
     path, part = out / JOURNAL, out / f".{JOURNAL}.part"
     with part.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"schema": SCHEMA, "side": side}) + "\n")
@@ -224,8 +224,8 @@ def _convert_all(
 ) -> tuple[dict[str, Entry], list[str]]:
     """Convert some pictures; return the entries of the good ones by path, and a line for each bad one.
 
-    A file that was finished before is kept where it is still what it was. Raises DataError where a source cannot be
-    read or a file not be written: that is no fault of the picture.
+    A file that was finished before is kept if it has not changed. Raises DataError where a source cannot be read or a
+    file cannot be written, which is no fault of the picture.
     """
     out, side, pictures = task
     good: dict[str, Entry] = {}
@@ -272,7 +272,7 @@ def _read(picture: Picture) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a picture whole or not at all. A power cut may still empty it, which its size then tells."""
+    """Write a picture whole or not at all. A power cut may still leave it empty, which its size then shows."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(content)
@@ -298,7 +298,7 @@ def _reason(picture: Picture, error: Exception) -> str:
 def convert(content: bytes, side: int) -> bytes:
     """Return a picture's file as the JPEG file (RGB, quality 95, 4:4:4) of its central ``side`` x ``side`` pixels.
 
-    A JPEG file that is RGB, upright and of that size is returned as it is: it loses nothing to a second generation.
+    A JPEG file that is RGB, upright and of that size is returned as it is: to compress it again would lose detail.
     Raises whatever Pillow does where ``content`` is not a whole picture, or has too many pixels.
     """
     with warnings.catch_warnings():
@@ -313,7 +313,7 @@ def convert(content: bytes, side: int) -> bytes:
             if turn is not None:
                 picture = picture.transpose(turn)
             picture = _fit(picture, side)
-    picture.info = {}  # or a comment would be written too
+    picture.info = {}  # otherwise the source's comment would be written too
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY, subsampling=0)
     return file.getvalue()
@@ -327,7 +327,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return the picture in RGB: 16 bits scaled to 8, and what is transparent on white, as pages show it."""
+    """Return the picture in RGB: 16 bits are scaled to 8, and transparent parts lie on white, as on a web page."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).clip(0, 65535)
         return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")

@@ -2,7 +2,7 @@
 
     ROOT/train/<class>/<name>.JPEG   the training pictures, side x side pixels, RGB
     ROOT/val/<class>/<name>.JPEG     the validation pictures
-    ROOT/manifest.json               every file with its size and sha256; there only when all of them are
+    ROOT/manifest.json               every file with its size and sha256; written only once all of them are there
     ROOT/statistics-<digest>.npz     the mean image and the covariance of the colours, once computed
 
 Section 2 of the paper: "we down-sampled the images to a fixed resolution of 256 x 256".
@@ -33,15 +33,15 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 
 Progress = Callable[[int, int], None]
-"""Told (done, total), in files, every now and then."""
+"""Called with (done, total), in files, every now and then."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A set whose files are all there: ``files`` has, by split, (path relative to ``root``, label), sorted by path.
+    """A set whose files are all there. ``files``: split -> (path relative to ``root``, label), sorted by path.
 
-    Labels are places in ``classes``, which are sorted. ``digest`` names the content: side, classes, and the path, label
-    and sha256 of every file. ``skipped`` counts the bad pictures of the source that were left out.
+    Labels are indices into ``classes``, which are sorted. ``digest`` stands for the content: side, classes, and the
+    path, label and sha256 of every file. ``skipped`` counts the bad pictures of the source that were left out.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a set: its bytes and their sha256 (hex), and the bytes of the picture it was made from."""
+    """One file of a set: its size in bytes, its sha256 (hex), and the size in bytes of the picture it was made from."""
 
     size: int
     sha256: str
@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says: ``entries`` by path relative to its folder, sorted."""
+    """The content of a manifest: ``entries`` by path relative to its folder, sorted."""
 
     side: int
     entries: Mapping[str, Entry]
@@ -76,7 +76,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """``sha256:...`` of the content, whatever machine or order it was prepared in."""
+        """``sha256:...`` of the content, which depends on neither the machine nor the order it was prepared in."""
         classes = self.classes
         label = {name: at for at, name in enumerate(classes)}
         sums = hashlib.sha256("\n".join([str(self.side), *classes, ""]).encode())
@@ -159,7 +159,7 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def load(root: Path) -> Prepared:
-    """Return the set prepared at ``root``, having looked at the size of each file but read none.
+    """Return the set prepared at ``root``. The size of each file is checked, but none is read.
 
     Raises DataError where nothing was prepared, the manifest is damaged, or files are missing or of another size.
     """
@@ -185,9 +185,10 @@ def load(root: Path) -> Prepared:
 
 
 def load_as(name: str, root: Path) -> Prepared:
-    """Return the set prepared at ``root``, which claims name ``name`` (see ``repro.datasets``).
+    """Return the set prepared at ``root``, which claim files call ``name`` (see ``repro.datasets``).
 
-    Raises DataError as ``load``, and where it holds other classes, or more or fewer pictures, than that set has.
+    Raises DataError as ``load``, and where it has another number of classes or pictures than that set (a few that were
+    left out as bad may be missing).
     """
     found = load(root)
     if wrong := difference(name, found):
@@ -213,7 +214,7 @@ def verify(root: Path, progress: Progress | None = None) -> list[str]:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror}") from error
     wrong = [f"extra: {path}" for path in extra]
     done = 0
-    pool = ThreadPoolExecutor(8)  # the disk is what takes time, and more than one question keeps it busy
+    pool = ThreadPoolExecutor(8)  # the disk takes the time, and several requests at once keep it busy
     try:
         for _, group in groupby(entries, key=lambda path: path.rpartition("/")[0]):
             paths = list(group)
@@ -240,7 +241,7 @@ def _sha256(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the training pictures have in common, in levels of 0..255, float64.
+    """Statistics of the training pictures, in levels of 0..255, float64.
 
     ``mean`` is the mean image (side, side, 3), ``channel_mean`` and ``channel_std`` (3,) those of all pixels.
     ``eigenvalues`` (3,), descending, and ``eigenvectors`` (3, 3), one a column, are of the covariance of RGB over all
@@ -273,7 +274,7 @@ def statistics(prepared: Prepared, *, jobs: int | None = None, progress: Progres
     size = max(1, min(256, len(names) // (4 * jobs)))
     tasks = ((prepared.root, prepared.side, names[at : at + size]) for at in range(0, len(names), size))
     total = np.zeros((prepared.side, prepared.side, 3), np.int64)
-    products = np.zeros((3, 3), np.int64)  # of 1.3 million pictures: 5e15, a thousandth of what fits
+    products = np.zeros((3, 3), np.int64)  # for 1.3 million pictures 5e15, a thousandth of what fits
     done = 0
     with contextlib.closing(in_processes(_sums, tasks, jobs)) as results:
         for part, part_products, count in results:
@@ -294,7 +295,7 @@ def _from_sums(total: np.ndarray, products: np.ndarray, count: int) -> Statistic
     """Return the statistics of ``count`` pictures from their sum (side, side, 3) and their pixels' products (3, 3)."""
     pixels = count * total.shape[0] * total.shape[1]
     sums = [int(value) for value in total.sum((0, 1))]
-    # Whole numbers of any length up to the one division: the difference of two large sums loses nothing.
+    # Python's integers are exact up to the one division, so the difference of two large sums loses nothing.
     covariance = np.array(
         [[(pixels * int(products[i, j]) - sums[i] * sums[j]) / pixels**2 for j in range(3)] for i in range(3)]
     )
@@ -333,7 +334,7 @@ def _sums(task: tuple[Path, int, Iterable[str]]) -> tuple[np.ndarray, np.ndarray
 
 
 def _cached(path: Path, side: int) -> Statistics | None:
-    """Return the statistics kept at ``path``; None where there are none, or not such as this module writes."""
+    """Return the statistics kept at ``path``; None where there are none, or they are not what this module writes."""
     shapes = {
         "mean": (side, side, 3), "channel_mean": (3,), "channel_std": (3,), "eigenvalues": (3,), "eigenvectors": (3, 3)
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Work in processes side by side: a bounded amount under way, and gone soon after it is no longer wanted."""
+"""Work in processes side by side: a bounded amount is under way, and it ends soon after it is no longer wanted."""
 
 import itertools
 import multiprocessing
@@ -22,12 +22,12 @@ _worker: dict[str, Any] = {}
 
 
 def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
-    """Yield ``work(task)`` of each task as it is done, in no order, from ``jobs`` processes.
+    """Yield ``work(task)`` for each task as it is done, in no particular order, from ``jobs`` processes.
 
-    Close the iterator to stop early: tasks not begun are dropped, and a running one is told so by ``stopping``. What
+    Close the iterator to stop early: tasks not begun are dropped, and in running ones ``stopping`` turns true. What
     ``work`` raises is raised here. Raises DataError where a process dies.
     """
-    # Not fork: the bars on the terminal have a thread. Each is forked from a clean process that has read the module.
+    # Not fork: the progress bars run in a thread here. Workers are forked from a server that has only read the module.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
     with unheard():
@@ -39,7 +39,7 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
     try:
         while True:
             new = list(itertools.islice(left, 3 * jobs - len(running)))
-            with unheard():  # a process that is being started is waited for: it has nothing without us
+            with unheard():  # Ctrl-C waits while a process is started, which needs us until it is up
                 running |= {pool.submit(work, task) for task in new}
             if not running:
                 return
@@ -57,14 +57,14 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: in
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Have processes that are started meanwhile never hear of Ctrl-C; here it is put off until the end of this.
+    """Keep Ctrl-C from processes that are started in this context; in this process put it off until the context ends.
 
-    It reaches the whole group of processes, and one that still imports, and so cannot ignore it, would tell of it.
+    Ctrl-C reaches the whole process group, and a process that still imports cannot ignore it: it would print an error.
     """
-    resource_tracker.ensure_running()  # it sets masks of its own when it starts
+    resource_tracker.ensure_running()  # now, because starting it changes the signal mask
     heard: list[int] = []
-    # The mask is this thread's, which a process takes over. Another thread may get the signal all the same, and then
-    # Python calls what handles it here.
+    # A new process inherits this thread's mask. Another thread may still receive the signal, and then the handler
+    # set here is called.
     ours = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number)) if ours else None
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -90,7 +90,7 @@ def _start(stop: Any) -> None:
 
 
 def leave_with_parent() -> None:
-    """End this process when its parent is killed, which would otherwise leave it waiting for ever."""
+    """End this process when its parent has died; otherwise it would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
 """What measured values mean: intervals, the rules of a verdict, their power, and comparisons of records.
 
-Light: no torch, no I/O but reading records; the random generator is an argument.
+Light: no torch, nothing random, and no I/O but to read records and to note bands.
 """

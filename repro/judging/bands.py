@@ -1,9 +1,9 @@
-"""What was fixed when a claim was run: a band, a reason or a headline that is changed afterwards is shown as changed.
+"""What was fixed when a claim was first run: a band, reason or headline that is changed afterwards is shown as changed.
 
-    STORE/bands/<claim>.json    the claim's expectations, as each run that found them changed wrote them, oldest first
+    STORE/bands/<claim>.json    the claim's expectations: a version from each run that found them changed, oldest first
 
-They are fixed before running. The first run under a store writes them down; where the claim file says something else
-later, the verdict follows the file and a line says what it was.
+They are fixed before running, and the first run under a store writes them down. If the claim file says something else
+later, the verdict follows the file, and a line reports what the file said before.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ REASON = "the reason of "
 
 
 class Bands(Frozen):
-    """A claim's expectations in words, by name, in the order in which they were found changed."""
+    """A claim's expectations in words, by name: one version each time they were found changed, oldest first."""
 
     schema_: int = Field(alias="schema", default=SCHEMA)
     claim: str
@@ -29,7 +29,7 @@ class Bands(Frozen):
 
 
 def now(claim: Claim) -> dict[str, str]:
-    """Return what a claim file expects at present, in words, by the expectation's name; why; and what decides."""
+    """Return what a claim file expects now, in words, by name: each band, the reason for it, and the headline."""
     reasons = {REASON + _name(e): e.because for e in claim.expect}
     return {_name(e): _words(e) for e in claim.expect} | reasons | {HEADLINE: claim.headline}
 
@@ -52,7 +52,7 @@ def note(root: Path, claim: Claim) -> None:
 
 
 def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
-    """Write versions behind those that are there, less those that already end them. Raises StoreError."""
+    """Append versions to those on record, without repeating any that these already end with. Raises StoreError."""
     with noting(root):
         found, given = list(load(root, claim)), list(versions)
         shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
@@ -62,12 +62,12 @@ def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
 
 
 def claims(root: Path) -> list[str]:
-    """Return the claims that something was written for, by id. Raises StoreError where their folder is none."""
+    """Return the ids of the claims on record, sorted. Raises StoreError where ``bands`` is not a folder."""
     return sorted(path.stem for path in own(root, "bands").glob("*.json"))
 
 
 def load(root: Path, claim: str) -> tuple[dict[str, str], ...]:
-    """Return what was written for a claim, oldest first; empty where nothing was. Raises StoreError."""
+    """Return the versions on record for a claim, oldest first; empty where there are none. Raises StoreError."""
     path = _path(root, claim)
     try:
         found = Bands.model_validate_json(files.unsealed(files.read(path)))
@@ -89,7 +89,7 @@ def _path(root: Path, claim: str) -> Path:
 def changed(root: Path, claim: Claim) -> list[str]:
     """Return a line for each expectation that is not what it was when the claim was first run. Raises StoreError.
 
-    Also for a reason and the headline, since the first run that wrote them down: older stores have bands alone.
+    Reasons and the headline are compared with the first version that has them: older stores recorded only bands.
     """
     versions = load(root, claim.id)
     if not versions:
@@ -108,5 +108,5 @@ def changed(root: Path, claim: Claim) -> list[str]:
 
 
 def _beside(name: str) -> bool:
-    """Whether a name is that of a reason or of the headline, not of a band."""
+    """Whether a name stands for a reason or the headline, not for a band."""
     return name == HEADLINE or name.startswith(REASON)

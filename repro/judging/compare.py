@@ -1,4 +1,4 @@
-"""What an expectation compares among what was observed, and the estimate that follows; no verdict yet."""
+"""Which observations an expectation compares, and the estimate that follows from them; no verdict yet."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,36 +22,36 @@ from repro.spec import Condition, Expectation
 class Compared(NamedTuple):
     """What an expectation compares: its arms (one or two), the observations of each, and their samples.
 
-    Under a max there is one group a metric, all of the same arm.
+    For a max there is one group per metric, all of the same arm.
     """
 
     arms: tuple[str, ...]
     groups: tuple[tuple[Observation, ...], ...]
     samples: tuple[Sample, ...]
-    """Empty where an arm has nothing to say."""
+    """Empty where a group has no observations."""
     unit: str
     evidence: str
 
     @property
     def exact(self) -> tuple[bool, ...]:
-        """Of each group, whether all of its values are known, none a bound."""
+        """For each group, whether all of its values are known, none of them only a bound."""
         return tuple(all(o.exact for o in group) for group in self.groups)
 
 
 def groups(e: Expectation, observed: Observed) -> tuple[tuple[Observation, ...], ...]:
-    """Return the observations that ``e`` compares, arm by arm; of each metric, where it names several."""
+    """Return the observations that ``e`` compares: a group per arm, or per metric where it names several."""
     arms = (e.of,) if e.over is None else (e.of, e.over)
     return tuple(observed.values.get(name, {}).get(arm, ()) for name in e.observables for arm in arms)
 
 
 def samples(e: Expectation, found: Sequence[Sequence[Observation]]) -> tuple[Sample, ...]:
-    """Return the sample of each group, of logarithms for a ratio; none where a group has nothing to say."""
+    """Return the sample of each group, of logarithms for a ratio; none at all where a group is empty."""
     make = log_sample if e.statistic == "ratio" else sample
     return tuple(make([o.value for o in group], max(o.resolution for o in group)) for group in found if all(found))
 
 
 def compared(e: Expectation, condition: Condition, observed: Observed, experiment: Experiment) -> Compared:
-    """Return what ``e`` compares; what is computed rather than measured (scale static) is known without a spread."""
+    """Return what ``e`` compares; values that are computed, not measured (scale static), get a variance of 0."""
     found = groups(e, observed)
     known = samples(e, found)
     if condition.scale == "static":
@@ -61,7 +61,7 @@ def compared(e: Expectation, condition: Condition, observed: Observed, experimen
 
 
 def silent(e: Expectation, compared: Compared, seeds: Sequence[int]) -> list[str]:
-    """Return which seeds ended without saying what ``e`` asks for: left out, they would choose the rest."""
+    """Return which seeds ended without a value that ``e`` needs: leaving them out would select among the seeds."""
     names = [f"{metric} of {arm}" for metric in e.observables for arm in compared.arms]
     found = []
     for name, group in zip(names, compared.groups, strict=True):
@@ -72,14 +72,14 @@ def silent(e: Expectation, compared: Compared, seeds: Sequence[int]) -> list[str
 
 
 def equal(e: Expectation, compared: Compared) -> list[str]:
-    """Return whether measurements tell no spread: seeds agree to the last digit by chance, or by a fault."""
+    """Return that all seeds agree to the last digit, by chance or by a fault, and show no spread; empty otherwise."""
     if e.statistic == "proportion" or not compared.samples or any(s.variance for s in compared.samples):
         return []
     return [f"the seeds of {' and of '.join(compared.arms)} agree to the last digit, which tells no spread"]
 
 
 def estimate(e: Expectation, compared: Compared, confidence: float) -> Estimate:
-    """Return the estimate of what ``e`` expects; an arm that is not exact leaves its side open."""
+    """Return the estimate for ``e``; its interval is open on the side of an arm that is not exact."""
     samples, exact = compared.samples, compared.exact
     if e.statistic == "value":
         return mean_interval(samples[0], confidence, exact=exact[0])

@@ -30,7 +30,7 @@ class Change(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the interval of the difference excludes none."""
+        """Whether the interval excludes no difference: 0, or 1 for a ratio."""
         i = self.difference
         return i is not None and not i.low <= (1.0 if self.ratio else 0.0) <= i.high
 
@@ -96,7 +96,7 @@ def _trials(verdict: judge.Verdict) -> frozenset[str]:
 
 
 def _samples(e: Expectation, verdict: judge.Verdict) -> tuple[Sample, ...]:
-    """Return the sample of each arm that ``e`` compares, empty where one cannot be tested."""
+    """Return the sample of each arm that ``e`` compares; empty where no test is possible."""
     found = groups(e, verdict.observed)
     if e.statistic in ("max", "proportion") or not all(o.exact for group in found for o in group):
         return ()

@@ -16,13 +16,13 @@ from repro.store import NO_DATA, Trial
 
 SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched
 ALIKE = ("device", "torch", "loader", "world")
-"""What must not tell the arms apart: where these differ, so may the numbers."""
+"""Parts of the environment that must be alike for all arms: numbers may differ where these do."""
 UNSAID = {"world": 1}
-"""What holds where a record does not say: one process."""
+"""Values assumed where a record does not give them: one process."""
 
 
 class Judged(NamedTuple):
-    """One expectation, our estimate of it (None where there is nothing to estimate from), and what follows."""
+    """One expectation, our estimate of it (None where there is nothing to estimate from), its outcome and reason."""
 
     expectation: Expectation
     estimate: Estimate | None
@@ -42,21 +42,21 @@ class Verdict(NamedTuple):
 
 
 class Records(NamedTuple):
-    """All trials there are, by the key of their spec: made once by ``records``, read by every judgement."""
+    """All trials of a store, by the key of their spec: built once, read by every judgement."""
 
     done: Mapping[str, Trial]
     unlike: Mapping[str, Sequence[str]]
-    """Of keys that stand for records that differ: their data digests, sorted."""
+    """For each key whose records differ, their data digests, sorted."""
     refused: Collection[str] = ()
-    """Identities of trials whose records are there and cannot be used."""
+    """Identities of trials whose records exist but cannot be used."""
     digests: Collection[str] = ()
-    """Data digests that those may have been measured on, where there are any."""
+    """Data digests that the refused trials may have been measured on; empty where no record was refused."""
 
 
 def records(trials: Sequence[Trial], refused: Collection[str] = (), named: Collection[str] = ()) -> Records:
-    """Return what ``store.stored`` did by key.
+    """Return the records that ``store.stored`` returned, by the key of their spec.
 
-    Of records that differ the order decides nothing, and no verdict rests on any of them.
+    Where records of one key differ, their order has no effect, and no verdict rests on any of them.
     """
     done: dict[str, Trial] = {}
     digests: dict[str, set[str]] = {}
@@ -74,15 +74,17 @@ def judge(
     claim: Claim, condition: Condition, trials: Sequence[Trial] | Records, looks: Sequence[Sequence[int]] = (),
     unknown: str = "",
 ) -> Verdict:  # fmt: skip
-    """Return the verdict of one condition from all trials there are; those of other claims are passed over.
+    """Return the verdict of one condition from the trials of a whole store; those of other claims are ignored.
 
-    ``looks`` are the seed lists this condition was run with, in order: each one before the last was a look that costs
-    its share of alpha: who stops at the first of three looks (3, 5, 10 seeds) that decides is wrong 6 times in 100 with
-    the truth on the band's edge, against 10 at full alpha (docs/error-rates.md). The seeds of every look count: none
-    that was run is left out. Without any look, the claim file's seeds are the plan. ``unknown`` says why nobody knows
-    the looks, where that is so: they decide how strict a verdict is, so there is none then.
+    ``looks`` are the seed lists with which this condition was run, in order. Every look costs its share of alpha: each
+    test is at ALPHA divided by the number of looks. If a user stops at the first of three looks (3, 5, 10 seeds) that
+    decides, and the truth lies on the band's edge, the verdict is wrong 6 times in 100, against 10 with all of alpha at
+    each look (docs/error-rates.md). The seeds of every look count: none that was run is left out. Without any look, the
+    plan is the claim file's seeds. ``unknown`` says why the looks are not known, where they are not. There is then no
+    verdict, because the looks decide how strict it is.
 
-    Records that cannot be judged are an ERROR that says of which claim, and what failed: this does not raise for them.
+    Records that cannot be judged give ERROR (SMOKE_BROKEN under a smoke condition); the reason names the claim and
+    says what failed. Nothing is raised for them.
     """
     seeds = tuple(dict.fromkeys(seed for look in looks or [condition.seeds] for seed in look))
     so_far = Verdict("ERROR", "", (), Observed({}, (), (), (), ()), seeds, len(looks))
@@ -104,7 +106,7 @@ def _broken(condition: Condition) -> Outcome:
 def _verdict(
     claim: Claim, condition: Condition, found: Records, looks: Sequence[Sequence[int]], so_far: Verdict, unknown: str
 ) -> Verdict:
-    """Return ``so_far``, which holds what was observed, with its outcome and reason. May raise on odd records."""
+    """Return ``so_far``, which holds what was observed, completed by outcome and reason. May raise on odd records."""
     observed, seeds = so_far.observed, so_far.seeds
 
     def verdict(outcome: Outcome, reason: str, judged: Sequence[Judged] = ()) -> Verdict:
@@ -140,7 +142,7 @@ def _verdict(
         alike = [] if condition.scale == "static" else compare.equal(e, c)
         undecided = [*observed.undecided, *compare.silent(e, c, seeds), *alike]
         judged.append(_judge_one(e, c, undecided, level, reduced=reduced, asked=asked))
-    # Reduced data say nothing about an absolute value, so it has no part in what they say about the rest.
+    # Reduced data say nothing about an absolute value, so the verdict rests on the other expectations.
     counted = [j for j in judged if not reduced or j.expectation.null is not None] or judged
     worst = min(counted, key=lambda j: ORDER.index(j.outcome))
     about = in_words(worst.expectation, alone=len(condition.arms) == 1)
@@ -152,7 +154,7 @@ def _verdict(
 
 
 def _untested(condition: Condition, seeds: int) -> str:
-    """Return why nothing was run under a condition, or what a run would be."""
+    """Return why nothing can be run under a condition, or else that nothing was, with what is planned."""
     if condition.blocked:
         return condition.blocked
     dataset = condition.any_arm.dataset
@@ -161,7 +163,7 @@ def _untested(condition: Condition, seeds: int) -> str:
 
 
 def _lost(claim: Claim, condition: Condition, found: Records, seeds: Sequence[int]) -> list[Planned]:
-    """Return the trials that are to be run although a record of each is there: one that cannot be used."""
+    """Return the trials that have a record, but have to be run again because it cannot be used."""
     if not found.refused:
         return []
     pending = experiments.get(claim.experiment).pending(condition.arms, seeds, found.done)
@@ -175,7 +177,7 @@ def _seeds(count: int) -> str:
 def _trouble(
     observed: Observed, unlike: Mapping[str, Sequence[str]], lost: Sequence[Planned], looks: Sequence[Sequence[int]]
 ) -> str:
-    """Return why no verdict can be given, in one clause; empty where nothing stands against it."""
+    """Return in one clause why no verdict can be given; empty where one can."""
     for look in looks:
         if again := [seed for seed, n in Counter(look).items() if n > 1]:
             return f"seed {again[0]} stands twice in the plan, and a seed counts once"
@@ -202,7 +204,7 @@ def _trouble(
 
 
 def _other_pictures(trial: Trial) -> str:
-    """Return that an error was taken of other pictures than the data set of that name has; empty where it was not."""
+    """Return that a trial was tested on a number of pictures its data set cannot have; empty where it can have it."""
     name = str(trial.spec.config.get("dataset"))
     tested = next((m.value for m in trial.measurements if m.name == TEST_IMAGES), None)
     if tested is None or datasets.tests_on(name, tested):
@@ -215,9 +217,10 @@ def _more(found: Sequence[str]) -> str:
 
 
 def _unlike(observed: Observed) -> str:
-    """Return where trials ran in unlike environments.
+    """Return how the environments of the trials differ; empty where they do not.
 
-    Empty where every arm has the same ones, as often; timings, whose clocks are the environment's, need a single one.
+    Each arm must have been scored in the same environments equally often. All timings need a single environment,
+    because it provides their clock.
     """
     for key in ALIKE:
         values: dict[str, Counter[str]] = {}
@@ -240,7 +243,7 @@ def _where(trial: Trial, key: str) -> str:
 
 
 def _counted(found: Counter[str]) -> str:
-    """Return values as a reader says them: ``cpu``, or ``cpu (2) and NVIDIA H200 (1)``."""
+    """Return values in words, counted where there are several: ``cpu``, or ``cpu (2) and NVIDIA H200 (1)``."""
     if len(found) == 1:
         return next(iter(found))
     return " and ".join(f"{value} ({n})" for value, n in sorted(found.items()))
@@ -260,7 +263,7 @@ def _smoke(observed: Observed) -> tuple[Outcome, str]:
 
 
 def _so_far(e: Expectation, compared: Compared, confidence: float, answer: Outcome, *, asked: bool) -> Judged:
-    """Return an estimate that is shown and counts for nothing."""
+    """Return an estimate that is shown but decides nothing."""
     if not compared.samples:
         return Judged(e, None, answer, "nothing to estimate from yet")
     estimate = compare.estimate(e, compared, confidence)
@@ -269,10 +272,10 @@ def _so_far(e: Expectation, compared: Compared, confidence: float, answer: Outco
 
 
 class _Level(NamedTuple):
-    """At what level to test: each one-sided test at ``alpha``, one more look at ``next_alpha``.
+    """The levels of the one-sided tests: ``alpha`` now, ``next_alpha`` at one more look.
 
-    ``together`` expectations may each refute the claim, or contradict its direction, so each does at its share of
-    alpha; all must hold for REPRODUCED and for TREND_CONSISTENT, so these need no share.
+    Any one of ``together`` expectations can refute the claim, or contradict its direction, so each is tested for that
+    at its share of alpha. REPRODUCED and TREND_CONSISTENT need all of them to hold, so they are tested at all of it.
     """
 
     alpha: float
@@ -310,7 +313,7 @@ def _judge_one(
 
 
 def seeds_that_decide(e: Expectation, compared: Compared, level: _Level) -> str:
-    """Return how many seeds an arm would decide, as one more look, if centre and spread stayed, in words."""
+    """Return in words how many seeds per arm would decide, as one more look, if centre and spread stayed the same."""
     counts = [s.n for s in compared.samples]
     if min(counts) < 2:
         return "at least 2 seeds per arm are needed to say more"
@@ -326,9 +329,9 @@ def judge_all(
     claim: Claim, trials: Sequence[Trial] | Records, looks: Mapping[tuple[str, str], Sequence[Sequence[int]]],
     unknown: Mapping[tuple[str, str], str] = {},
 ) -> dict[str, Verdict]:  # fmt: skip
-    """Return the verdict of each of the claim's conditions, by name; of many claims, give ``records(trials)``.
+    """Return the verdict of each condition of a claim, by name; for many claims, pass ``records(trials)``.
 
-    ``looks`` and ``unknown`` are by (claim, condition): see ``judge``.
+    ``looks`` and ``unknown`` are those of ``judge``, keyed by (claim, condition).
     """
     found = trials if isinstance(trials, Records) else records(trials)
     return {

@@ -1,4 +1,4 @@
-"""Two arms on the same test images: what the trained networks differ by, where records keep which images were missed.
+"""How far the trained networks of two arms differ on the same test images, where records keep which images were missed.
 
 It describes these networks and decides nothing: a claim is about arms, and another seed is another network.
 """
@@ -27,7 +27,7 @@ CONFIDENCE = 0.9
 def difference(e: Expectation, observed: Observed, root: Path) -> Estimate | None:
     """Return the difference of two arms' errors on the same images, in points, with its interval over the images.
 
-    None where ``e`` is not a difference of errors, or an arm's files do not all say which images were missed.
+    None where ``e`` is not a difference of errors, or where not every seed's file says which images were missed.
     """
     name = e.observables[0]
     if e.statistic != "difference" or e.over is None:
@@ -51,7 +51,7 @@ def _images(trial: store.Trial) -> int:
 def _missed(
     seen: Sequence[Observation], name: str, images: dict[str, int], root: Path
 ) -> "NDArray[np.bool_] | None":  # fmt: skip
-    """Return which images each seed missed, bool (seeds, images); None where one does not say."""
+    """Return which images each seed missed, bool (seeds, images); None where a seed's file does not say."""
     import numpy as np
 
     rows = []
@@ -62,7 +62,7 @@ def _missed(
                 bits = np.unpackbits(kept[name], count=count).astype(bool)
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return None
-        if len(bits) != count or not count or abs(100 * bits.mean() - o.value) > 1e-6:  # not of this record
+        if len(bits) != count or not count or abs(100 * bits.mean() - o.value) > 1e-6:  # belongs to another record
             return None
         rows.append(bits)
     return np.stack(rows) if rows and len({len(row) for row in rows}) == 1 else None

@@ -1,8 +1,8 @@
 """What a plan can resolve: how likely the rules are to answer, given a true effect, a spread and a number of seeds.
 
 Nothing is simulated. Seeds are taken as normal draws (of the logarithm, for a ratio), so the mean is independent of the
-sample variances, and these follow chi-square distributions: for each pair of variances the width of Welch's interval is
-known, and with it the range of means that leads to each outcome. What is left is an integral over the two variances.
+sample variances, and these follow chi-square distributions. Each pair of variances fixes the width of Welch's interval,
+and with it the range of means that leads to each outcome. What is left is an integral over the two variances.
 """
 
 import math
@@ -13,30 +13,30 @@ from repro.judging.rules import ALPHA
 from repro.spec import Expectation
 
 NODES = 64
-"""Points of Gauss and Legendre's rule for each variance; with twice as many, no chance moves by 0.002."""
+"""Points of the Gauss-Legendre rule for each variance; twice as many would move no chance by as much as 0.002."""
 
 
 class Chances(NamedTuple):
-    """Probabilities of what one expectation comes to; the rest is INCONCLUSIVE."""
+    """Probabilities of what one expectation comes to, which may overlap; where none happens, it is INCONCLUSIVE."""
 
     reproduced: float
     not_reproduced: float
     shown: float
-    """The interval excludes ``null`` on the claimed side, whatever the size: DIRECTION at least, unless the band is
-    missed. Without a ``null``: it lies wholly on the better side of the band."""
+    """The interval excludes ``null`` on the claimed side, whatever the size: this gives DIRECTION or REPRODUCED unless
+    the effect is refuted as too small. Without a ``null``: it lies wholly on the better side of the band."""
 
 
 def chances(
     e: Expectation, truth: float, sds: tuple[float, ...], n: int, *,
     alpha: float = ALPHA, together: int = 1, floor: float = 0.0,
 ) -> Chances:  # fmt: skip
-    """Return how likely ``e`` comes to each outcome with ``n`` seeds an arm.
+    """Return how likely ``e`` comes to each outcome with ``n`` seeds per arm.
 
-    ``truth`` is the true value of what ``e`` expects, in its unit; ``sds`` the true standard deviation over seeds of
-    each arm that it names (one, or two: of and over), of the logarithms where it is a ratio; ``floor`` the least one
-    that a sample may have, alike. Each one-sided test is at ``alpha``; the refuting one at its share of it where
-    ``together`` expectations could each refute the claim. Raises ValueError for a maximum or a proportion, whose seeds
-    are not normal, and where the numbers make no sense.
+    ``truth`` is the true value of what ``e`` expects, in its unit. ``sds`` holds the true standard deviation over seeds
+    of each arm that ``e`` names (one, or two: of and over); ``floor`` is the least that a sample may have. Both are of
+    logarithms for a ratio. Each one-sided test is at ``alpha``; the refuting one is at ``alpha / together``, because so
+    many expectations could each refute the claim. Raises ValueError for a maximum or a proportion, whose seeds are not
+    normal, and for numbers that make no sense.
     """
     if e.statistic not in ("value", "difference", "ratio"):
         raise ValueError(f"the chances of a {e.statistic} are not those of a mean of normal draws")
@@ -51,7 +51,7 @@ def chances(
     se = math.sqrt(sum(sd**2 for sd in sds) / n)
 
     def between(lower: Any, upper: Any) -> float:
-        """Return the chance that the mean falls between two bounds, each a number or one for each pair of variances."""
+        """Return the chance that the mean falls between two bounds, each one number or one per pair of variances."""
         import numpy as np
         from scipy.special import ndtr
 
@@ -75,9 +75,9 @@ def required_n(
     wanted: str = "reproduced", power: float = 0.8, limit: int = 50, alpha: float = ALPHA, together: int = 1,
     floor: float = 0.0,
 ) -> int | None:  # fmt: skip
-    """Return the fewest seeds an arm for which ``wanted``, a field of ``Chances``, has at least chance ``power``.
+    """Return the fewest seeds per arm for which ``wanted``, a field of ``Chances``, is at least ``power``.
 
-    None where not even ``limit`` seeds would do; for the rest see ``chances``.
+    None where even ``limit`` seeds are too few. The other arguments are those of ``chances``.
     """
     for n in range(2, limit + 1):
         found = chances(e, truth, sds, n, alpha=alpha, together=together, floor=floor)
@@ -92,12 +92,12 @@ def _log(value: float) -> float:
 
 @lru_cache(maxsize=256)
 def _widths(sds: tuple[float, ...], n: int, alpha: float, together: int, floor: float) -> tuple[Any, Any, Any]:
-    """Return, for each combination of sample variances, its weight and the half-widths to show and to refute with."""
+    """Return, for each combination of sample variances, its weight, and the half-widths to show and to refute with."""
     import numpy as np
     from scipy.special import gammaincinv, stdtrit
 
     points, weight = np.polynomial.legendre.leggauss(NODES)
-    spread = gammaincinv((n - 1) / 2, (points + 1) / 2) * 2 / (n - 1)  # quantiles of chi-square over its degrees
+    spread = gammaincinv((n - 1) / 2, (points + 1) / 2) * 2 / (n - 1)  # quantiles of chi-square / degrees of freedom
     parts = [np.maximum(sd**2 * spread, floor**2) / n for sd in sds]
     if len(sds) == 1:
         total, weights, degrees = parts[0], weight / 2, np.full(NODES, n - 1.0)

@@ -1,4 +1,4 @@
-"""What a condition's planned seeds can resolve: power by the claim's own band, before anything is run."""
+"""What a condition's planned seeds can resolve: statistical power for the claim's band, before anything is run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
 
 ASSUMED_LOG_SD = 0.1
-"""Of a time over seeds, a tenth of it, until times were measured: what reference simulations of ratios take."""
+"""Assumed scatter of a time over seeds, a tenth of it, until one is measured; reference simulations take the same."""
 
 ALONE = "that of the test images alone"
 SEEDS_LOOKED_AHEAD = 50
@@ -23,7 +23,7 @@ WANTED = 0.8
 
 
 class Resolved(NamedTuple):
-    """What ``n`` seeds an arm say about one expectation; chances in 0..1, None where nothing can be computed."""
+    """What ``n`` seeds per arm can say about one expectation; chances in 0..1, None where nothing can be computed."""
 
     name: str
     n: int
@@ -32,19 +32,19 @@ class Resolved(NamedTuple):
     source: str
     """Where the standard deviation is from, or why there is none."""
     if_true: float | None
-    """Of REPRODUCED (under reduced data: of the claimed direction), were the published value the truth."""
+    """Chance of REPRODUCED (on reduced data: of the claimed direction) if the published value is the truth."""
     if_null: float | None
-    """Of NOT_REPRODUCED, were there no effect; None also where the claim has no null, or the data are reduced."""
+    """Chance of NOT_REPRODUCED if there is no effect; None also where the claim has no null or the data are reduced."""
     needed: int | None
-    """Seeds an arm for a chance of 80% where the claim is true; None where not even 50 would do."""
+    """Seeds per arm for a chance of 80% if the claim is true; None where even 50 are too few."""
     detects: float | None = None
-    """The value whose direction these seeds show 80 times in 100; None where nothing says what no effect is."""
+    """The true value whose direction these seeds show 80 times in 100; None also without a null, or with one seed."""
     unit: str = ""
-    """Of ``sd`` and ``detects``, with the blank before it; empty for a ratio."""
+    """Unit of ``sd`` and ``detects`` with a blank before it: points for errors in percent, empty for all else."""
 
 
 class _Spread(NamedTuple):
-    """What the seeds of an arm scatter by, and the least that the judge takes it to be; of logarithms for a ratio."""
+    """Standard deviation over the seeds of an arm, and the least that the judge takes; of logarithms for a ratio."""
 
     sd: float | None
     floor: float
@@ -55,10 +55,10 @@ def resolves(
     claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int],
     looks: Sequence[Sequence[int]] = (),
 ) -> list[Resolved]:  # fmt: skip
-    """Return what the seeds resolve of each expectation under a condition, from spreads measured so far.
+    """Return what the seeds resolve for each expectation of a condition, from the spreads measured so far.
 
-    Without trials the least spread there can be stands in: that of the test set, or a tenth of a time. ``looks`` are
-    the runs so far, by their seeds: seeds beyond these are one more look, at its share of alpha.
+    Before that, errors get the least possible spread, that of the test images, and ratios ``ASSUMED_LOG_SD``. ``looks``
+    are the seed lists of the runs so far: seeds that are not among them are one more look, at its share of alpha.
     """
     wanted = [] if condition.scale == "smoke" else expectations(claim, condition.name)
     experiment = experiments.get(claim.experiment)
@@ -70,7 +70,7 @@ def resolves(
 
 
 class _Level(NamedTuple):
-    """At what level the judge will test: as ``chances`` takes it."""
+    """The level at which the judge will test, in the arguments of ``chances``."""
 
     alpha: float
     together: int
@@ -112,7 +112,7 @@ def _resolved(
 
 
 def _spread(e: Expectation, condition: Condition, experiment: experiments.Experiment, observed: Observed) -> _Spread:
-    """Return the spread over seeds to plan with and where it is from, or without one, why there is none."""
+    """Return the spread over seeds to plan with and its source; ``source`` says why, where there is no spread."""
     ratio = e.statistic == "ratio"
     groups = compare.groups(e, observed)
     if all(len(group) > 1 for group in groups):
@@ -133,12 +133,12 @@ def _spread(e: Expectation, condition: Condition, experiment: experiments.Experi
 
 
 def _detects(e: Expectation, sds: tuple[float, ...], n: int, how: Mapping[str, Any]) -> float | None:
-    """Return the effect nearest to none whose direction is shown four times in five, found by halving."""
+    """Return the value nearest to ``null`` whose direction is shown four times in five, found by bisection."""
     if e.null is None or n < 2:
         return None
     side = 1.0 if e.null <= e.accept[0] else -1.0
     near, far = 0.0, 20 * max(sds)
-    for _ in range(14):  # to a thousandth of a deviation
+    for _ in range(14):  # to about a thousandth of a standard deviation
         middle = (near + far) / 2
         truth = e.null * math.exp(side * middle) if e.statistic == "ratio" else e.null + side * middle
         seen = chances(e, truth, sds, n, **how).shown >= WANTED
@@ -147,7 +147,7 @@ def _detects(e: Expectation, sds: tuple[float, ...], n: int, how: Mapping[str, A
 
 
 def _share(e: Expectation, truth: float, n: int, alpha: float) -> float:
-    """Return the chance that the interval of a share of ``n`` runs lies inside the band, with a true share of one."""
+    """Return the chance that the interval of a share of ``n`` runs lies inside the band, given the true share."""
     low, high = e.accept
     inside = 0.0
     for k in range(n + 1):

@@ -8,7 +8,7 @@ from repro.numbers import in_full, number_text, sentence_texts
 from repro.outcomes import Outcome
 from repro.spec import Condition, Expectation, band_text, published_text
 
-ALPHA = 0.05  # of each one-sided test: the interval is 1 - 2 ALPHA wide
+ALPHA = 0.05  # level of each one-sided test; the two-sided interval has confidence 1 - 2 ALPHA
 LOOSELY = "though not at the stricter level that holds where several expectations could each refute the claim"
 
 
@@ -17,13 +17,13 @@ _SAID = {
     "ilsvrc": "ILSVRC", "runner up": "runner-up", "multiply adds": "multiply-adds",
     "epochs to$": "epochs to the target",
 }  # fmt: skip
-"""Parts of metrics' names that are not words as they stand."""
+"""How to write the parts of metric names that are not plain words."""
 
 
 def in_words(e: Expectation, *, alone: bool = False) -> str:
-    """Return what an expectation is about as a reader says it: ``top-1 error (ten views), none minus lrn``.
+    """Return in words what an expectation is about: ``top-1 error (ten views), none minus lrn``.
 
-    ``alone``: there is a single arm, which goes without saying.
+    ``alone``: the condition has a single arm, which need not be named.
     """
     of = _together(e.metrics) + {"centre": " (centre view)", "ten": " (ten views)", None: ""}[e.view]
     if e.over is not None:
@@ -33,7 +33,7 @@ def in_words(e: Expectation, *, alone: bool = False) -> str:
 
 
 def _together(metrics: Sequence[str]) -> str:
-    """Return metrics in words; of those that are one quantity of several layers, the quantity once."""
+    """Return metrics in words; one quantity of several layers is named once, before the layers."""
     found = [re.fullmatch(r"(.+?)-((?:conv|fc)\d)(-per-gpu)?", metric) for metric in metrics]
     quantities = {(match[1], match[3]) if match else None for match in found}
     if len(quantities) > 1 or None in quantities:
@@ -54,14 +54,15 @@ def _worded(metric: str) -> str:
 def outcome(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
     """Return outcome and reason by the table: the first rule that matches.
 
-    ``i`` is the interval shown; ``refuting`` the one that may refute, wider where several expectations each could.
+    ``i`` is the interval shown. ``refuting`` decides whether the claim is refuted; it is wider than ``i`` where several
+    expectations could each refute it.
     """
     low, high = e.accept
     band = f"the accepted band ({band_text(e)})"
     if low <= i.low and i.high <= high and not _on_a_strict_bound(e, i):
         return "REPRODUCED", f"{'it' if known(i) else 'the interval'} lies inside {band}"
     below, above = refuting.high < low, refuting.low > high
-    if _on_a_strict_bound(e, i):  # more than 1 was claimed, and it is 1 exactly: on the band's edge, and outside
+    if _on_a_strict_bound(e, i):  # "more than 1" was claimed and the value is exactly 1: on the edge counts as outside
         below, above = i.high <= low, i.low >= high
     if e.null is not None:
         if below if e.null <= low else above:
@@ -85,13 +86,13 @@ def outcome(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, s
 
 
 def _on_a_strict_bound(e: Expectation, i: Estimate) -> bool:
-    """Whether a known value is the very bound that the paper says it lies beyond: "more than 1", and it is 1."""
+    """Whether a known value equals a published bound that it should lie beyond: "more than 1", and the value is 1."""
     edge = {">": e.accept[0], "<": e.accept[1]}.get(e.published.op)
     return known(i) and edge is not None and i.value == edge == e.published.value
 
 
 def claimed_side(e: Expectation, i: Estimate) -> bool:
-    """Whether the interval excludes ``null`` on the side the claim is on; never where there is no ``null``."""
+    """Whether the interval lies wholly on the claimed side of ``null``; False where there is no ``null``."""
     if e.null is None:
         return False
     return i.low > e.null if e.null <= e.accept[0] else i.high < e.null
@@ -113,7 +114,8 @@ def _shortfall(e: Expectation, i: Estimate) -> str:
 def trend(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str]:
     """Return the answer of a reduced condition, which can neither reproduce nor refute; ``e`` has a ``null``.
 
-    ``i`` is the interval shown; ``refuting``, wider where several expectations each could, has to be contrary.
+    ``i`` is the interval shown. ``refuting`` must lie on the opposite side for TREND_CONTRARY; it is wider than ``i``
+    where several expectations could each contradict the claim.
     """
     assert e.null is not None
     if claimed_side(e, i):
@@ -126,10 +128,10 @@ def trend(e: Expectation, i: Estimate, refuting: Estimate) -> tuple[Outcome, str
 
 
 def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str, *, asked: bool = False) -> str:
-    """Return ours beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the published 6``.
+    """Return our value beside the paper's: ``1.42 (90% interval 1.31 to 1.53, n = 5 + 5), 0.24 times the published 6``.
 
-    ``unit``: of the value, as ``unit`` returns it; times, and what the expectation is named for, goes without saying.
-    ``asked``: the paper does not say it; it is a question that its readers ask.
+    ``unit`` is the value's, as the function ``unit`` returns it. It is left out for a ratio, and where the words for
+    the expectation hold it already. ``asked``: the paper does not say it; its readers ask it.
     """
     shown = "" if unit == "ratio" or unit in in_words(e) else unit
     if known(estimate):
@@ -142,7 +144,7 @@ def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str, *, as
         if known(estimate) and ratio == 1:
             return f"{text}, as {whose}"
         beside = f"{_times(ratio)} the {whose}"
-        if known(estimate) and abs(ratio - 1) < 0.005:  # where that rounds to 1, what sets the two apart
+        if known(estimate) and abs(ratio - 1) < 0.005:  # the ratio would read 1.00, so show the difference
             more = estimate.value - e.published_value
             beside = f"{'+' if more > 0 else ''}{number_text(more)} from the {whose}"
         return f"{text}, {beside} {published_text(e)}"
@@ -151,7 +153,7 @@ def describe(e: Expectation, estimate: Estimate, unit: str, evidence: str, *, as
 
 
 def unit(e: Expectation, units: Mapping[str, str]) -> str:
-    """Return the unit of what is expected, points for a difference of %; ``units`` are the metrics' own."""
+    """Return the unit of what is expected, points for a difference of %; ``units`` maps each metric to its unit."""
     of = units[e.metrics[0]]
     if e.statistic == "difference" and of == "%":
         return "points"

@@ -1,4 +1,4 @@
-"""Intervals, plainly: samples in, an Estimate out. No claim, no file, no chance."""
+"""Confidence intervals: pure functions from samples to an Estimate, without claims, files or random numbers."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Sample(NamedTuple):
-    """One arm's values, as far as an interval needs them: mean, variance (n - 1), count."""
+    """What an interval needs of one arm's values: mean, variance (divisor n - 1), count."""
 
     mean: float
     variance: float
@@ -33,8 +33,8 @@ class Estimate(NamedTuple):
 def sample(values: Sequence[float], floor: float = 0.0) -> Sample:
     """Return mean, variance and count; the standard deviation is at least ``floor``, in the values' unit.
 
-    The floor is what measuring alone scatters (a clock's resolution, a test set's size): values that agree by
-    chance are not known better than that. A single value has no spread of its own, so its variance is infinite.
+    The floor is the scatter due to measuring alone (a clock's resolution, a test set's size): values that agree by
+    chance are known no better than that. A single value shows no spread, so its variance is infinite.
     Raises ValueError where there are no values.
     """
     if not values:
@@ -55,7 +55,7 @@ def log_sample(values: Sequence[float], floor: float = 0.0) -> Sample:
 
 
 def mean_interval(of: Sample, confidence: float, *, exact: bool = True) -> Estimate:
-    """Return the mean with Student's interval; a sample that is not exact holds lower bounds: open above."""
+    """Return the mean with Student's interval; a sample not ``exact`` holds lower bounds, so ``high`` is infinite."""
     half = _half(of.variance / of.n, of.n - 1, confidence)
     return Estimate(of.mean, of.mean - half, of.mean + half if exact else math.inf, (of.n,), confidence)
 
@@ -63,9 +63,9 @@ def mean_interval(of: Sample, confidence: float, *, exact: bool = True) -> Estim
 def difference_interval(
     of: Sample, over: Sample, confidence: float, *, of_exact: bool = True, over_exact: bool = True
 ) -> Estimate:
-    """Return mean(of) - mean(over) with Welch's interval, degrees of freedom after Satterthwaite.
+    """Return mean(of) - mean(over) with Welch's interval and Satterthwaite's degrees of freedom.
 
-    A sample that is not exact holds lower bounds: the interval is then open on the side the truth may lie on
+    A sample that is not exact holds lower bounds, so the interval is open on the side where the truth may lie
     (``high`` for ``of``, ``low`` for ``over``). Source: Welch (1947), Biometrika 34.
     """
     value, variance = of.mean - over.mean, of.variance / of.n + over.variance / over.n
@@ -77,18 +77,18 @@ def difference_interval(
 def ratio_interval(
     of: Sample, over: Sample, confidence: float, *, of_exact: bool = True, over_exact: bool = True
 ) -> Estimate:
-    """Return the ratio of the geometric means, of/over, from two samples of logarithms: Welch's interval on these.
+    """Return the ratio of the geometric means, of/over, from two samples of logarithms, with Welch's interval on these.
 
-    Samples that are not exact open it as they do a difference: ``high`` infinite, or ``low`` 0.
+    Samples that are not exact open the interval as for a difference: ``high`` is infinite, or ``low`` is 0.
     """
     log = difference_interval(of, over, confidence, of_exact=of_exact, over_exact=over_exact)
     return log._replace(value=_exp(log.value), low=_exp(log.low), high=_exp(log.high))
 
 
 def contrast_interval(samples: Sequence[Sample], weights: Sequence[float], confidence: float) -> Estimate:
-    """Return the weighted sum of several means, one weight a sample, with its interval, in the values' unit.
+    """Return the weighted sum of several means with its interval, in the values' unit; one weight per sample.
 
-    The degrees of freedom are Satterthwaite's, of all samples with a weight.
+    The degrees of freedom are Satterthwaite's, over all samples whose weight is not 0.
     Source: Satterthwaite (1946), Biometrics 2.
     """
     value = math.fsum(w * s.mean for s, w in zip(samples, weights, strict=True))
@@ -101,11 +101,11 @@ def contrast_interval(samples: Sequence[Sample], weights: Sequence[float], confi
 
 
 def max_interval(samples: Sequence[Sample], confidence: float, *, exact: bool = True) -> Estimate:
-    """Return the largest of several means; samples that are not exact hold lower bounds: open above.
+    """Return the largest of several means; samples not ``exact`` hold lower bounds, so ``high`` is infinite.
 
-    The upper end is the largest of the means' own: it is below the true maximum no more often than the end of the mean
-    that is truly the largest. Each lower end would get a chance to exceed it, so each is taken at its share of the
-    error (Bonferroni). Raises ValueError where there are no samples.
+    The upper end is the largest of the single means' upper ends: it falls below the true maximum no more often than
+    that of the mean that is truly the largest. Any of the lower ends could exceed the true maximum, so each is computed
+    at its share of the error (Bonferroni). Raises ValueError where there are no samples.
     """
     if not samples:
         raise ValueError("no values to estimate from")
@@ -119,14 +119,15 @@ def max_interval(samples: Sequence[Sample], confidence: float, *, exact: bool = 
 def paired_difference(of: "NDArray[np.bool_]", over: "NDArray[np.bool_]", confidence: float) -> Estimate:
     """Return the difference of two arms' errors on the same test images, of - over, as a share in -1..1.
 
-    ``of`` and ``over`` say which images each network missed: shape (seeds, images), the images alike and in one order.
-    The interval is of the mean over the images of how much more often ``of`` missed each; with one seed an arm it is
-    McNemar's: it rests on the images that one network missed and the other did not. ``n`` counts the images.
+    ``of`` and ``over`` say which images each network missed: shape (seeds, images), the same images in the same order.
+    For each image, take how much more often ``of`` missed it; the interval is that of the mean over the images. With
+    one seed per arm it is McNemar's: it rests on the images that only one of the networks missed. ``n`` counts images.
 
-    It is descriptive: how far these trained networks differ, were the test images drawn anew. A claim is about the
-    arms, not about these networks, and another seed is another network; so a verdict's interval is over seeds, and this
-    one, which does not see their scatter, would be too narrow for it. Images that tell no network apart leave a spread
-    of one image. Raises ValueError where the images are not the same, or fewer than two.
+    The interval is descriptive: how far would these trained networks differ if the test images were drawn anew? A claim
+    is about the arms, and another seed gives another network, so a verdict's interval is over seeds. This one does not
+    include their scatter and would be too narrow for a verdict. The variance over the images is at least that of one
+    image that tells the networks apart. Raises ValueError for unequal numbers of images, for fewer than two images, and
+    for an arm without seeds.
     Source: McNemar (1947), Psychometrika 12.
     """
     if of.ndim != 2 or over.ndim != 2 or of.shape[1] != over.shape[1] or 0 in (*of.shape, *over.shape):
@@ -140,7 +141,7 @@ def paired_difference(of: "NDArray[np.bool_]", over: "NDArray[np.bool_]", confid
 
 
 def prediction_interval(of: Sample, confidence: float) -> Estimate:
-    """Return where one further value of the same kind falls, in the values' unit; the value is the mean so far.
+    """Return the interval for one further value of the same kind, in the values' unit; ``value`` is the mean so far.
 
     mean ± t sqrt(variance (1 + 1/n)), for normal values. Source: Geisser (1993), Predictive Inference, 2.1.
     """
@@ -167,11 +168,11 @@ def proportion_interval(of: Sample, confidence: float) -> Estimate:
 def _exp(value: float) -> float:
     if value > 700:
         return math.inf  # beyond a double's range
-    return float(f"{math.exp(value):.14g}")  # 60 over 10 is 6: the digits beyond are the logarithms' own error
+    return float(f"{math.exp(value):.14g}")  # so that 60 over 10 is 6: further digits are the logarithms' rounding
 
 
 def _degrees(a: Sample, b: Sample) -> float:
-    """Return Satterthwaite's degrees of freedom, as the parts of the variance: nothing to under- or overflow."""
+    """Return Satterthwaite's degrees of freedom, from shares of the variance, so that nothing under- or overflows."""
     ea, eb = a.variance / a.n, b.variance / b.n
     if min(a.n, b.n) < 2 or ea + eb == 0:
         return min(a.n, b.n) - 1.0
@@ -183,9 +184,9 @@ def _half(variance_of_mean: float, degrees: float, confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
     if variance_of_mean == 0:
-        return 0.0  # known exactly, were it from a single value
+        return 0.0  # known exactly, even from a single value
     if math.isinf(variance_of_mean) or degrees < 1:
         return math.inf
-    from scipy.special import stdtrit  # here: it takes longer to import than a report without records to make
+    from scipy.special import stdtrit  # here: importing it takes longer than making a report without records
 
     return float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(variance_of_mean)

@@ -1,7 +1,8 @@
-"""Loaders of prepared images: each gives the same uint8 windows, and one finish makes the network's input of them.
+"""Loaders of prepared images: all give uint8 windows of one form, and one finish makes the network's input from them.
 
-A loader reads, decodes, cuts and mirrors; it never computes with floats. So all of them give equal bytes for an equal
-image, offset and flip, and what they cost can be compared. ``repro.loading.finish`` does the rest, on the device.
+A loader reads, decodes, cuts and mirrors; it never computes with floats. So for an equal image, offset and flip they
+give equal bytes (all of them decode alike on a CPU; for a GPU's decoder see ``repro.loading.dali``), and their costs
+can be compared. ``repro.loading.finish`` does the rest, on the device.
 """
 
 import hashlib
@@ -40,11 +41,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of a loader, whichever it is.
+    """What any loader is asked for.
 
-    Batches of ``batch`` windows of ``crop`` pixels a side; random places and flips where ``crops``, otherwise the
-    centre unmirrored. Of ``world`` ranks this one is ``rank``: each reads its own part of every epoch, and ``batch``
-    is what it reads a step: together the ranks read ``world`` times as many. ``seed`` is the trial's, the same on all
+    Batches of ``batch`` windows of ``crop`` pixels a side, at random places and with random flips where ``crops``,
+    otherwise the centre unmirrored. This is rank ``rank`` of ``world``. Each rank reads its own part of every epoch,
+    ``batch`` windows a step, so together they read ``world`` times as many. ``seed`` is the trial's, the same on all
     ranks.
     """
 
@@ -56,18 +57,18 @@ class Job:
     world: int = 1
 
     def per_epoch(self, images: int) -> int:
-        """Return the full batches each rank takes of ``images`` in an epoch. Raises ValueError where there is none."""
+        """Return how many full batches of ``images`` each rank takes in an epoch. Raises ValueError where none."""
         steps = images // self.world // self.batch
         if not steps:
             raise ValueError(f"{self.world} x {self.batch} images a batch are more than the {images} there are")
         return steps
 
     def part(self, images: int) -> slice:
-        """Return which of ``images``, in file order, this rank looks at where each is looked at once."""
+        """Return the slice of ``images``, in file order, that this rank looks at where each is looked at once."""
         return part(images, self.rank, self.world)
 
     def places(self, side: int) -> int:
-        """Return the places of a window along a side of ``side`` pixels. Raises ValueError where it does not fit."""
+        """Return how many places a window has along ``side`` pixels. Raises ValueError where it does not fit."""
         if not 0 < self.crop <= side:
             raise ValueError(f"a window of {self.crop} pixels does not fit into images of {side}")
         return side - self.crop + 1
@@ -81,9 +82,10 @@ class Loader(Protocol):
     uint8 (n, count, crop, crop, 3), with n at most ``Job.batch // count``, and labels int64 (n,); the one view is the
     centre, the ten are those of ``repro.training.views.ten_views``.
 
-    ``state()`` belongs to the windows drawn so far. A new loader of the same job that is given it by ``restore`` goes
-    on with the very same windows from ``train(step)``; ``restore`` raises ValueError where data, batch, rank or
-    anything else that decides them differs. The state is plain values, fit for ``repro.training.checkpoint``.
+    ``state()`` is the state after the windows drawn so far. A new loader of the same job that is given it by
+    ``restore`` continues with the very same windows from ``train(step)``. ``restore`` raises ValueError where data,
+    batch, rank or anything else that decides them differs. The state is plain values, fit for
+    ``repro.training.checkpoint``.
     """
 
     name: str
@@ -115,8 +117,8 @@ def rows(job: Job, images: int, first_step: int) -> Iterator[Tensor]:
 def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:
     """Return offsets, int64 (batch, 2) as y, x, and flips, bool (batch,), of one step in images of ``side`` pixels.
 
-    They follow from seed and step alone: they are drawn for the windows of all ranks, and the rank's part is taken. All
-    ``side - crop + 1`` places of an axis are equally likely, and so are the two sides.
+    They follow from seed and step alone: every rank draws them for the windows of all ranks, and takes its own part.
+    All ``side - crop + 1`` places along an axis are equally likely, and a flip is as likely as none.
     """
     places = job.places(side)
     if not job.crops:
@@ -130,14 +132,14 @@ def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:
 
 
 def identity(name: str, job: Job, data: str, **more: str | float) -> dict[str, Any]:
-    """Return all that decides which windows a loader gives, for its state: flat, of plain values."""
+    """Return everything that decides which windows a loader gives, for its state: a flat dict of plain values."""
     return {"loader": name, "data": data, **asdict(job), **more}
 
 
 def digest_of(data: "Prepared") -> str:
     """Return a digest of a prepared data set and of the list of its training files, 16 hex digits.
 
-    The list is taken in although the set has a digest of its own: readers pick files by their place in it.
+    The list is included although the set has its own digest, because readers pick files by their index in the list.
     """
     listing = "\n".join(f"{label} {path}" for path, label in data.files["train"])
     return hashlib.sha256(f"{data.digest}\n{listing}".encode()).hexdigest()[:16]
@@ -153,13 +155,13 @@ def refuse_another(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much of its cores a container may use: microseconds of them in so many, or "max"."""
+"""Where Linux gives a container's quota of the cores: microseconds of use (or "max"), and the period they are for."""
 
 
 def cores() -> int:
-    """Return how many cores this process may use, 1 or more: what decodes has a thread or a process for each.
+    """Return how many cores this process may use, 1 or more: those it may run on, within its container's quota.
 
-    Those it may run on, and no more than its container's quota is worth.
+    Decoding uses one thread or process for each of them.
     """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -174,11 +176,11 @@ def make(
 ) -> "Loader":  # fmt: skip
     """Return the loader called ``name``, with ``workers`` threads (dali, resident) or processes (torchvision).
 
-    By default there is one for each of the ``cores``; how many there are changes nothing of what a loader gives.
+    By default there is one for each of the ``cores``; their number does not change what a loader gives.
 
-    Raises Problem for an unknown name, and where NVIDIA DALI is asked for and missing: never another loader in its
-    place. Raises ValueError where the job does not fit the data, DataError where an image is broken (`resident` reads
-    them all here).
+    Raises Problem for an unknown name, and where NVIDIA DALI is asked for and missing (no other loader takes its
+    place). Raises ValueError where the job does not fit the data, and DataError where an image is broken (`resident`
+    reads all of them here).
     """
     device = torch.device(device)
     workers = cores() if workers is None else workers

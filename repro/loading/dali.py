@@ -1,11 +1,11 @@
-"""NVIDIA DALI reads, decodes, cuts and mirrors; everything it draws is drawn inside the pipeline.
+"""The loader `dali`: NVIDIA DALI reads, decodes, cuts and mirrors; all random numbers are drawn inside its pipeline.
 
-A window's corner is drawn among the places themselves: a uniform position in [0, 1) is rounded by the operators that
-take one, and then the two outermost places come half as often as the others, or one never.
+A window's corner is drawn as a whole number of pixels. The operators that take a uniform position in [0, 1) instead
+round it, so that the two outermost places come half as often as the others, or one of them never.
 
 Decoders: with ``device="cpu"`` only the window is decoded, and the pixels are Pillow's to the bit. On a GPU the whole
-image is, since a region may keep the hardware decoder from working. Fancy upsampling is asked for on both.
-Images are taken as they are stored, whatever their EXIF says, as Pillow does.
+image is decoded, because a region may keep the hardware decoder from being used. Both use fancy upsampling of chroma.
+Images are taken as they are stored, whatever their EXIF orientation, as Pillow does.
 """
 
 import base64
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 NAME = "dali"
 HW_DECODER_LOAD = 0.65
-"""The part of a batch that a GPU's JPEG engines take where it has any; part of the identity of a GPU's windows."""
+"""The share of a batch that a GPU's JPEG engines decode, if it has any; part of the identity of a GPU's windows."""
 
 
 class DaliError(DataError):
-    """DALI could not read or decode; the message is DALI's, and mostly names the file."""
+    """DALI could not read or decode; the message is DALI's, and usually names the file."""
 
 
 def _decoded(jpegs: Any, start: Any, size: int, gpu: bool, hw_decoder_load: float) -> Any:
@@ -99,7 +99,7 @@ def _in_order(root: Path, files: Sequence[tuple[str, int]], start: int, size: in
 
 
 def _centre(data: "Prepared", job: Job) -> int:
-    """Return the y, which is the x, of the centre window."""
+    """Return the y of the centre window's corner, which is also its x."""
     return (job.places(data.side) - 1) // 2
 
 
@@ -123,7 +123,7 @@ class Dali:
         images = len(data.files["train"])
         job.places(data.side)  # refuses a window that does not fit
         self.per_epoch = job.per_epoch(images)
-        # What DALI fills up with repeated images comes after the full batches, and is passed over.
+        # Batches that DALI fills up with repeated images come after the full ones, and are skipped.
         largest_part = math.ceil(images / job.world)
         self._leftover = math.ceil(largest_part / job.batch) - self.per_epoch
         self._data, self._job, self._device, self._workers = data, job, device, workers
@@ -162,7 +162,7 @@ class Dali:
                 HW_DECODER_LOAD,
                 **_settings(self._job.batch, self._device, self._workers),
                 seed=derive(self._job.seed, "dali", self._job.rank),
-                enable_checkpointing=True,  # also when nothing is saved: the order after an epoch hangs on it
+                enable_checkpointing=True,  # even when nothing is saved: the order after an epoch depends on it
                 checkpoint=self._checkpoint,
             )
             _told(self._pipeline.build)
@@ -193,7 +193,7 @@ class Dali:
                 yield cut(images, count, crop), labels
 
     def state(self) -> dict[str, Any]:
-        """Return step, DALI's checkpoint in base 64, and what both belong to."""
+        """Return the step, DALI's checkpoint in base 64, and the identity that both belong to."""
         checkpoint = self._checkpoint if self._pipeline is None else self._pipeline.checkpoint()
         text = None if checkpoint is None else base64.b64encode(checkpoint).decode()
         return {"identity": self._identity, "step": self._step, "checkpoint": text}
@@ -201,8 +201,8 @@ class Dali:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where ``state`` was saved.
 
-        Raises ValueError where it belongs to other data, another job, pipeline or DALI: DALI itself would in most of
-        these cases go on without a word, with other batches.
+        Raises ValueError where it belongs to other data, or to another job, pipeline or version of DALI. In most of
+        these cases DALI itself would go on without an error, but with other batches.
         """
         refuse_another(state, self._identity)
         self.close()
@@ -210,7 +210,7 @@ class Dali:
         self._checkpoint = None if state["checkpoint"] is None else base64.b64decode(state["checkpoint"])
 
     def close(self) -> None:
-        """Let the pipeline go, its threads and buffers with it, and stand at step 0."""
+        """Release the pipeline with its threads and buffers, and go back to step 0."""
         self._pipeline = self._checkpoint = None
         self._step = 0
 
@@ -254,7 +254,7 @@ def _windows(
 
 
 def _settings(batch: int, device: torch.device, workers: int) -> dict[str, Any]:
-    """Return what every pipeline is built with."""
+    """Return the settings that every pipeline is built with."""
     number = (device.index or 0) if device.type == "cuda" else None
     return {
         "batch_size": batch,

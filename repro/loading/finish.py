@@ -1,8 +1,8 @@
 """The network's input from uint8 windows, on the device: one finish for all loaders.
 
 It subtracts the mean, which is mirrored with its image (in the released source it is not), adds the colour shift, and
-divides by the standard deviation where there is one, with the bits of doing so step by step. On a GPU
-``repro.loading.window_kernel`` does it in one kernel.
+divides by the standard deviation, if there is one. The result has the same bits as when each operation is done by
+itself. On a GPU ``repro.loading.window_kernel`` does it in one kernel.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ Mode = Literal["window", "centre"]
 
 
 class Finish:
-    """Makes float32 (B, 3, crop, crop) in channels_last of a Window and the step it belongs to.
+    """Makes float32 (B, 3, crop, crop), channels_last, from a Window and the step it belongs to.
 
     Built by ``less_mean_image`` (the protocols `code` and `paper`) or ``standardised`` (`modern`).
     """
@@ -34,7 +34,7 @@ class Finish:
         self._mean, self._std = mean.float().contiguous(), std
         self._looped = mean.device.type == "cpu"
         if mode is not None:
-            # Both at hand: a mirrored image's mean is a plain window of the mirrored mean.
+            # The mirrored mean is kept too: what a mirrored image loses is a plain window of it.
             self._mean = torch.stack([self._mean, self._mean.flip(1)])  # (2, side, side, 3)
 
     @classmethod
@@ -43,10 +43,10 @@ class Finish:
     ) -> "Finish":
         """Return the finish that subtracts the mean image (side, side, 3), which lies on the windows' device.
 
-        `window`: each image loses the window of the mean that it shows of its own; `centre`: the mean's centre.
-        ``colour`` is M (3, 3) of ``views.colour_matrix``, None for no shift, and ``seed`` what the shifts are drawn
-        from, for the windows of all ranks: ``of`` says which rank this is, and of how many. Raises ValueError for
-        another mode.
+        Mode `window` subtracts the part of the mean at the window's own place, mode `centre` the mean's centre.
+        ``colour`` is M (3, 3) of ``views.colour_matrix``, or None for no shift. The shifts are drawn from ``seed`` for
+        the windows of all ranks; ``of`` is this rank and the number of ranks. Raises ValueError for another mode, or a
+        mean of another shape.
         """
         if mode not in ("window", "centre"):
             raise ValueError(f"unknown mode {mode!r}; known: window, centre")
@@ -70,20 +70,20 @@ class Finish:
             rank, world = self._of
             whole = colour_shift(self._colour, world * len(window.images), self._seed, step)
             own = whole[part(len(whole), rank, world)]
-            shift = own.to(window.images.device, non_blocking=True)  # or every step would wait for the one before it
+            shift = own.to(window.images.device, non_blocking=True)  # else every step would wait for the last
         return self._input(window.images, window.offsets, window.flips, shift)
 
     def finish_views(self, views: Tensor) -> Tensor:
         """Return float32 (n * v, 3, crop, crop), channels_last, of uint8 views (n, v, crop, crop, 3), unshifted.
 
-        The v = 1 is the centre and the v = 10 are those of ``repro.training.views.ten_views``; the views of an image
-        follow one another. Raises ValueError for another v.
+        With v = 1 the view is the centre, with v = 10 they are those of ``repro.training.views.ten_views``; the views
+        of an image follow one another. Raises ValueError for another v.
         """
         n, v, crop = views.shape[:3]
         if v not in (1, 10):
             raise ValueError(f"{v} views are neither the centre nor all ten")
         edge = self._mean.shape[1] - crop if self._mode else 0
-        view = torch.arange(v, device=views.device)  # worked out where it is needed: a copy from the host would wait
+        view = torch.arange(v, device=views.device)  # made on the device, because a copy from the host would wait
         corner, centre = view % 5, (view % 5 == 4) | (v == 1)
         y, x = (torch.where(centre, edge // 2, edge * bit) for bit in (corner // 2, corner % 2))
         return self._input(views.flatten(0, 1), torch.stack([y, x], 1).repeat(n, 1), (view >= 5).repeat(n), None)
@@ -105,7 +105,7 @@ class Finish:
         return lines.view(n, crop, crop, 3).permute(0, 3, 1, 2)
 
     def _means(self, offsets: Tensor, flips: Tensor, crop: int) -> list[Tensor] | Tensor:
-        """Return what each image loses, in lines: on a CPU views of the mean, elsewhere gathered, or one for all."""
+        """Return each image's mean in lines: on a CPU as views of the mean, elsewhere gathered, or one for all."""
         if self._mode is None:
             line = self._mean.repeat(crop)
             return [line] * len(flips) if self._looped else line
@@ -113,7 +113,7 @@ class Finish:
         if self._mode == "centre":
             offsets = torch.full_like(offsets, edge // 2)
         y, x = offsets.unbind(1)
-        x = torch.where(flips, edge - x, x)  # where the window lies once all is mirrored
+        x = torch.where(flips, edge - x, x)  # where the window lies in the mirrored mean
         if self._looped:
             lines = self._mean.flatten(2)
             places = zip(flips.long().tolist(), y.tolist(), x.tolist(), strict=True)
@@ -122,9 +122,9 @@ class Finish:
 
 
 def colour_shift(matrix: Tensor, count: int, seed: int, step: int) -> Tensor:
-    """Return M @ N(0, 1)^3 for each of ``count`` images, float32 (count, 3), in levels; from seed and step alone.
+    """Return M @ N(0, 1)^3 for each of ``count`` images, float32 (count, 3), in levels of 0..255.
 
-    Drawn and multiplied on the CPU, so that it is the same on every device.
+    It follows from seed and step alone; it is drawn and multiplied on the CPU, so that every device gets the same.
     """
     generator = torch.Generator().manual_seed(derive(seed, "colour", step))
     return torch.randn(count, 3, generator=generator) @ matrix.T
@@ -143,7 +143,7 @@ def _one_by_one(pixels: Tensor, means: list[Tensor], shift: Tensor | None, std: 
 
 
 def _at_once(pixels: Tensor, means: Tensor, shift: Tensor | None, std: Tensor | None) -> Tensor:
-    """Return the same in one call an operation, for devices where every call costs a launch and there is no kernel."""
+    """Return the same with one call per operation, for devices without our kernel where every call costs a launch."""
     result = pixels - means
     if shift is not None:
         result += shift

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 _in_turn = threading.RLock()
-"""Trials in threads of one process want a set at the same moment: the first has it made, and the others wait."""
+"""Trials in threads of one process may want a set at the same moment: the first one makes it, and the others wait."""
 
 
 def workers() -> int:
     """Return how many threads or processes decode for a trial: its share of the cores that this process may use.
 
-    Trials in processes side by side have the cores shared out as torch's threads; two there are in any case, where
+    Trials side by side in processes have the cores shared out as torch's threads. There are at least two workers where
     there are two cores: who gives torch one thread on a busy machine still wants a batch decoded during a step.
     """
     return min(cores(), max(2, torch.get_num_threads()))
 
 
 class Colours(NamedTuple):
-    """Of the training images: mean image (side, side, 3); mean, s.d., eigenvalues (3,); eigenvectors (3, 3)."""
+    """Statistics of the training set: mean image (side, side, 3); mean, s.d., eigenvalues (3,); eigenvectors (3, 3)."""
 
     mean: Tensor
     channel_mean: Tensor
@@ -55,7 +55,7 @@ class Pictures:
 
     @classmethod
     def drawn(cls, train: int, val: int, digest: str, side: int = 32) -> "Pictures":
-        """Return so many synthetic pictures in memory, uint8 (side, side, 3), which ``digest`` is to stand for."""
+        """Return ``train`` and ``val`` synthetic pictures in memory, uint8 (side, side, 3), as the set ``digest``."""
         halves = {}
         for seed, (split, count) in enumerate((("train", train), ("val", val))):
             images, labels = embedded.draw(count, side, seed)
@@ -68,7 +68,7 @@ class Pictures:
         return replace(self, halves=halves, device=device)
 
     def count(self, split: str) -> int:
-        """Return the images of "train" or "val"."""
+        """Return the number of images in "train" or "val"."""
         if self.halves is not None:
             return len(self.halves[split][1])
         assert self.prepared is not None

@@ -1,6 +1,6 @@
 """The loader one would write first: a DataLoader over a data set that opens each JPEG with Pillow.
 
-The others are checked against it and measured beside it. Its order, places and flips are those of `resident`.
+The other loaders are checked against it and timed beside it. Its order, places and flips are those of `resident`.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ NAME = "torchvision"
 
 
 def decode(path: Path, side: int) -> np.ndarray:
-    """Return the JPEG at ``path`` as uint8 (side, side, 3), grey ones in three equal channels, unrotated.
+    """Return the JPEG at ``path`` as uint8 (side, side, 3): grey in three equal channels, EXIF orientation ignored.
 
     Raises DataError, which names the file, where it is missing, broken or of another size.
     """
@@ -36,7 +36,7 @@ def decode(path: Path, side: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of some broken headers
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken headers
         raise DataError(f"{path} cannot be decoded: {error}") from error
     if pixels.shape != (side, side, 3):
         raise DataError(f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, not {side} x {side}")
@@ -71,7 +71,7 @@ class _Whole(Dataset[tuple[Tensor, int]]):
 
 
 class _Steps:
-    """The items of each batch from a step on; a DataLoader takes it as its batch sampler."""
+    """A batch sampler for a DataLoader: the items of each batch, from a given step on."""
 
     def __init__(self, job: Job, images: int, side: int, first_step: int) -> None:
         self.job, self.images, self.side, self.first_step = job, images, side, first_step
@@ -86,7 +86,7 @@ class _Steps:
 
 
 class Reference:
-    """A loader with ``workers`` processes, 0 for none; resumes by skipping, so its state is its identity alone."""
+    """A loader with ``workers`` processes (0: none). It resumes by skipping, so its state is its identity alone."""
 
     name = NAME
 
@@ -121,7 +121,7 @@ class Reference:
             dataset,
             num_workers=self._workers,
             multiprocessing_context=_processes() if self._workers else None,
-            # With a generator of its own it leaves torch's global one alone.
+            # Without its own generator it would draw from torch's global one.
             generator=torch.Generator().manual_seed(derive(self._job.seed, "workers")),
             pin_memory=self._device.type == "cuda",
             **how,
@@ -140,9 +140,9 @@ class Reference:
 
 
 def _processes() -> BaseContext:
-    """Return how worker processes are started: never as forks of this one.
+    """Return the context that starts worker processes, never as forks of this one.
 
-    A fork has none of the threads, DALI's or torch's own, that hold the locks it inherits, and may wait for ever.
+    A fork inherits the locks that threads of DALI or torch hold, but not those threads, and so may wait for ever.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -160,7 +160,7 @@ def cut(images: Tensor, count: Literal[1, 10], crop: int) -> Tensor:
 
 
 def _without_traceback(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches; a DataError of a worker process, which comes with its whole traceback, as one line."""
+    """Yield the batches. A DataError of a worker process comes with its whole traceback, and is raised as one line."""
     try:
         yield from loader
     except DataError as error:

@@ -1,6 +1,6 @@
-"""All images decoded once and kept on the device: nothing is read while it trains.
+"""The loader `resident`: all images are decoded once and kept on the device, and nothing is read during training.
 
-ILSVRC's 100 classes at 256 pixels are 25 GB. Order, places and flips follow from seed and step alone.
+A hundred classes of ILSVRC at 256 pixels take 25 GB. Order, places and flips follow from seed and step alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,10 +30,10 @@ class Resident:
     name = NAME
 
     def __init__(self, splits: Mapping[str, tuple[Tensor, Tensor]], digest: str, job: Job) -> None:
-        """Take ``splits``, "train" and what else ``views`` is to give: images uint8 (N, side, side, 3), labels int64.
+        """Take ``splits``, "train" and others for ``views``: images uint8 (N, side, side, 3) and labels int64 (N,).
 
-        They stay on the device they are on. ``digest`` tells this set from others when a state is restored. Raises
-        ValueError where the job does not fit them.
+        They stay on their device. ``digest`` tells this set from others when a state is restored. Raises ValueError
+        where the job does not fit them.
         """
         images = splits["train"][0]
         job.places(images.shape[1])
@@ -56,7 +56,7 @@ class Resident:
             if images.device.type == "cpu":
                 window = one_by_one(images, chosen, offsets, flips, self._job.crop)
             else:
-                # A copy that waits would have every step wait for the one before it.
+                # A blocking copy would make every step wait for the one before it.
                 drawn = (chosen, offsets, flips)
                 chosen, offsets, flips = (part.to(images.device, non_blocking=True) for part in drawn)
                 window = at_once(images, chosen, offsets, flips, self._job.crop)
@@ -75,7 +75,7 @@ class Resident:
         refuse_another(state, self._identity)
 
     def close(self) -> None:
-        """Do nothing: the images go with the loader."""
+        """Do nothing: the images are freed with the loader."""
 
 
 def one_by_one(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, size: int) -> Tensor:
@@ -92,9 +92,9 @@ def one_by_one(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, s
 
 
 def at_once(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Return the same windows for devices where every call costs a launch: on a GPU by one kernel.
+    """Return the same windows, for devices where every call costs a launch.
 
-    Elsewhere, and of images with gaps between them, by one gather from a view of all windows.
+    On a GPU one kernel cuts them; elsewhere, and where the images are not contiguous, one gather from a view of all.
     """
     kernels = kernels_for(images, on_a_gpu)
     if kernels and images.is_contiguous():
@@ -118,8 +118,8 @@ def all_windows(images: Tensor, size: int) -> Tensor:
 def decoded(data: "Prepared", split: str, *, device: torch.device, workers: int) -> tuple[Tensor, Tensor]:
     """Return a split's images, uint8 (N, side, side, 3), and labels, int64 (N,), on ``device``, in file order.
 
-    Decoded on the CPU, by DALI where it is installed and otherwise by Pillow, which give equal bytes. Raises
-    DataError, naming the file, where one cannot be decoded.
+    They are decoded on the CPU, by DALI where it is installed and otherwise by Pillow; both give equal bytes. Raises
+    DataError, which names the file, where one cannot be decoded.
     """
     files = data.files[split]
     images = torch.empty(len(files), data.side, data.side, 3, dtype=torch.uint8, device=device)
@@ -148,7 +148,7 @@ def _parts(data: "Prepared", split: str, workers: int) -> Iterator[Tensor]:
 
 def _by_pillow(data: "Prepared", split: str, workers: int) -> Iterator[Tensor]:
     paths = iter(data.root / path for path, _ in data.files[split])
-    with ThreadPoolExecutor(max(1, workers)) as pool:  # Pillow decodes without the interpreter's lock
+    with ThreadPoolExecutor(max(1, workers)) as pool:  # Pillow releases the interpreter's lock to decode
         while chunk := list(islice(paths, CHUNK)):
             pictures = pool.map(lambda path: torch.from_numpy(decode(path, data.side).copy()), chunk)
             yield torch.stack(list(pictures))

@@ -1,4 +1,4 @@
-"""A stream that is watched: a loader that hangs ends its trial with a word, not the whole run without one."""
+"""A watched stream: a loader that hangs ends its trial with a message, instead of halting the whole run in silence."""
 
 import queue
 import threading
@@ -18,14 +18,14 @@ class Hung(Exception):
 
 
 def timely(stream: Iterator[Item], name: str, timeout_s: float | None = None) -> Iterator[Item]:
-    """Yield what ``stream`` yields, each item asked for when it is wanted and no sooner.
+    """Yield what ``stream`` yields; no item is asked for before it is wanted.
 
-    Raises Hung where one takes longer than ``timeout_s`` (default: LOADER_TIMEOUT_S). The stream is read by a thread
-    of its own, which is then left behind: a call that hangs outside of Python can be neither stopped nor interrupted.
-    On a GPU what it launches goes where the caller's own work does, so that one comes after the other.
+    Raises Hung where an item takes longer than ``timeout_s`` (default: LOADER_TIMEOUT_S). A separate thread reads the
+    stream and is then left behind: a call that hangs outside of Python can be neither stopped nor interrupted. On a
+    GPU the thread uses the caller's CUDA stream, so that its work and the caller's stay in order.
     """
     timeout_s = LOADER_TIMEOUT_S if timeout_s is None else timeout_s
-    queued = torch.cuda.current_stream() if torch.cuda.is_initialized() else None  # a thread begins with the default
+    queued = torch.cuda.current_stream() if torch.cuda.is_initialized() else None  # a new thread has the default
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
     given: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 

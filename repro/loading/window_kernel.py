@@ -1,11 +1,11 @@
-"""What feeds a GPU from a set that lies on it, as two kernels: the windows of a batch, and the network's input of them.
+"""Two kernels that feed a GPU from a set in its memory: one cuts a batch's windows, one makes the network's input.
 
-Written in Triton; imported only where a tensor lies on a GPU. A program does some lines of one image; its 3 x ``crop``
-numbers lie side by side, so which number of a line is read where the image is mirrored follows from its colour alone.
+Written in Triton; imported only where a tensor lies on a GPU. A program writes some lines of one image. A line's 3 x
+``crop`` numbers lie side by side; which one is read where the image is mirrored follows from place and colour alone.
 
-The windows are bytes that are copied, and the input is worked out by the operations of ``repro.loading.finish`` in
-their order, each rounded as IEEE 754 says: both are those of a CPU to the bit. Bytes a number: 2 for the windows, 5 for
-the input (what it reads of the mean and the shifts, the cache holds).
+The windows are copied bytes, and the input is computed by the operations of ``repro.loading.finish`` in their order,
+each rounded as IEEE 754 says; so both equal a CPU's to the bit. Memory traffic: 2 bytes per number for the windows, 5
+for the input (the mean and the shifts come from the cache).
 """
 
 import torch
@@ -16,19 +16,19 @@ from torch import Tensor
 from repro.models.gpu import launch
 
 NUMBERS = 4096
-"""Of a tile, with 128 threads: a thread holds 32."""
+"""Numbers in a tile: with 128 threads, each holds 32."""
 NONE, WINDOW, CENTRE = 0, 1, 2
 
 
 @triton.jit
 def _seen(e, flipped, CROP: tl.constexpr):
-    """Return which number of a line is seen at place e of it: as it is, or pixels from right to left."""
+    """Return which number of a line is seen at place e: number e, or, if flipped, with pixels from right to left."""
     return tl.where(flipped, 3 * (CROP - 1) - e + 2 * (e % 3), e)
 
 
 @triton.jit
 def _cut(SET, CHOSEN, OFFSETS, FLIPS, OUT, height, width, CROP: tl.constexpr, R: tl.constexpr, W: tl.constexpr):
-    """Write R lines of the window of one of the images; W is 3 x CROP or more, a power of 2."""
+    """Write R lines of one image's window; W is a power of 2, 3 x CROP or more."""
     image = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * R + tl.arange(0, R)[:, None]
     e = tl.arange(0, W)[None, :]
@@ -57,7 +57,7 @@ def _finish(
     R: tl.constexpr,
     W: tl.constexpr,
 ):
-    """Write R lines of (IMAGES - mean + shift) / standard deviation of one image, as far as there are those two."""
+    """Write R lines of one image's (IMAGES - mean + shift) / standard deviation; the last two are optional."""
     image = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * R + tl.arange(0, R)[:, None]
     e = tl.arange(0, W)[None, :]
@@ -85,8 +85,8 @@ def _finish(
 def cut(images: Tensor, chosen: Tensor, offsets: Tensor, flips: Tensor, size: int) -> Tensor:
     """Return what ``repro.loading.resident.one_by_one`` does, on the device.
 
-    ``images`` are uint8 (N, height, width, 3) without gaps; ``chosen`` int64 (B,), ``offsets`` int64 (B, 2) and
-    ``flips`` bool (B,) lie where they do. A window must lie in its image: nothing looks.
+    ``images`` are uint8 (N, height, width, 3), contiguous; ``chosen`` int64 (B,), ``offsets`` int64 (B, 2) and
+    ``flips`` bool (B,) lie on the same device. Each window must lie inside its image; this is not checked.
     """
     out = _windows(images, chosen, size)
     tensors = images, chosen.contiguous(), offsets.contiguous(), flips.contiguous().view(torch.uint8), out
@@ -102,14 +102,14 @@ def finish(
 ) -> Tensor:  # fmt: skip
     """Return float32 (B, size, size, 3): windows, uint8 of that shape, minus their mean, plus ``shift``, over ``std``.
 
-    ``mean`` is float32 (3,), or begins with a mean image: (..., side, side, 3), of which each window loses what it
-    shows of its own, or the centre where ``centred``, mirrored as it is. ``shift`` is float32 (B, 3), ``std`` (3,).
-    Wrong where a window does not lie in the mean.
+    ``mean`` is float32 (3,) or (..., side, side, 3), whose first mean image is used: each window loses the part at its
+    own place, or the centre where ``centred``, mirrored like the window. ``shift`` is float32 (B, 3), ``std`` (3,). The
+    result is wrong where a window does not lie inside the mean; this is not checked.
     """
     n, size = images.shape[:2]
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     tensors = images.contiguous(), offsets.contiguous(), flips.contiguous().view(torch.uint8), mean.contiguous()
-    # What there is none of is never read.
+    # The mean stands in for what is None; the kernel never reads it there.
     rest = mean if shift is None else shift.contiguous(), mean if std is None else std.contiguous()
     less = NONE if mean.dim() == 1 else CENTRE if centred else WINDOW
     told = {"LESS": less, "SHIFTED": shift is not None, "SCALED": std is not None}
@@ -129,7 +129,7 @@ def _tiles(n: int, size: int) -> tuple[tuple[int, int], dict[str, int]]:
     return (n, triton.cdiv(size, rows)), {"CROP": size, "R": rows, "W": width}
 
 
-# What torch has to know of them: the shapes they return.
+# What torch must know of these operators: the shapes they return.
 
 cut.register_fake(lambda images, chosen, _, __, size: _windows(images, chosen, size))
 finish.register_fake(lambda images, *_, **__: torch.empty(images.shape, dtype=torch.float32, device=images.device))

@@ -1,6 +1,6 @@
-"""How the experiments are measured: one module an experiment; the half that needs torch.
+"""How the experiments are measured: one module for each experiment. This half needs torch.
 
-Each module has ``load``, which brings in the data its trials need, and ``measure``, which runs one of them.
+In each module ``load`` returns the data that the trials need, and ``measure`` runs one trial.
 """
 
 import importlib
@@ -21,19 +21,19 @@ class Setting:
     """How the trials of one command are run: recorded where it matters, and no part of a trial's identity."""
 
     store: Path
-    """Where their folders lie."""
+    """Where the trials' folders lie."""
     device: torch.device
     loader: str = "resident"
-    """Where it matters, how images are read."""
+    """How images are read, in the experiments where that matters."""
     micro_batch: int | None = None
-    """Images that go through the network at a time, all of a batch where None."""
+    """Images that go through the network at a time; None: the whole batch."""
     team: Team = ALONE
     """The ranks that train a trial together."""
     eager: bool = False
-    """On a GPU, have every operation of a step or a test launched by itself, though recordings are faster."""
+    """On a GPU, launch every operation of a step or a test by itself, although recordings are faster."""
     deterministic: bool = False
-    """On a GPU too, only operations that give the same bits each time. A trial that needs another fails, and torch's
-    words name it. A CPU with a fixed number of threads gives the same bits anyway."""
+    """Use only operations that give the same bits each time. A trial that needs another one fails with torch's message,
+    which names it. This is for GPUs: a CPU with a fixed number of threads gives the same bits anyway."""
 
     @property
     def captured(self) -> bool:
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Monitor:
-    """How a trial and its runner talk: ``report(done, words)`` in the unit of the limit, ``stopping()`` to leave."""
+    """How a trial reports its progress (``done``, in the unit of its limit, and words), and asks whether to stop."""
 
     report: Callable[[float, str], None] = lambda _done, _words: None
     stopping: Callable[[], bool] = lambda: False
@@ -69,7 +69,7 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where data comes from: the user's folder of data sets, and one of our own for what is made here."""
+    """Where data comes from: ``root``, the user's folder of data sets, and ``own``, our folder for sets made here."""
 
     root: Path | None
     own: Path
@@ -82,7 +82,7 @@ def load(experiment: str, parameters: Frozen, place: Place) -> Any:
 
 
 def measure(task: Task, data: Any, monitor: Monitor) -> Trial:
-    """Run one trial, from its checkpoint where there is one; raises Interrupted once its state is saved."""
+    """Run one trial, from its checkpoint where there is one. Raises Interrupted where stopped, its state saved."""
     trial: Trial = _module(task.spec.experiment).measure(task, data, monitor)
     return trial
 

@@ -98,16 +98,16 @@ def count(p: Parameters) -> dict[str, float]:
 
 
 def colour_noise(reading: Reading) -> float:
-    """Return the standard deviation of section 4.1's colour shift, root mean square over R, G and B, in 0..255."""
+    """Return the standard deviation of section 4.1's colour shift: root mean square over R, G and B, in 0..255."""
     eigenvalues = torch.tensor(paper.RGB_EIGENVALUES, dtype=torch.float64)
-    # With the identity for eigenvectors: turning the axes leaves the sum of the three variances as it is.
+    # The identity stands for the eigenvectors, because rotating the axes leaves the sum of the three variances alone.
     return float(colour_matrix(eigenvalues, torch.eye(3, dtype=torch.float64), reading).square().sum().div(3).sqrt())
 
 
 def update_rule_error() -> float:
-    """Return how far a weight under ``SGD2012`` is from section 5's rule worked out step by step, at most.
+    """Return the largest distance of a weight under ``SGD2012`` from section 5's rule, worked out step by step.
 
-    Six steps in float64 with a change of rate after the third, where the rule and torch's SGD part.
+    It takes six steps in float64 and changes the rate after the third: from there the rule and torch's SGD differ.
     """
     weight = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
     optimizer = SGD2012([weight])

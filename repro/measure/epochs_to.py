@@ -1,9 +1,9 @@
 """Measure ``epochs-to``: train one net at one rate until its running training error passes the target.
 
-The running error is the mean over the last epoch's training batches (in the first epoch, over those so far), each
-before it was learned from, looked at several times an epoch; the time is where it first passes the target,
-interpolated in the logarithm of the error. It is counted in epochs of images seen, so the clock of the machine plays
-no part.
+The running error is the mean over the last epoch's training batches (in the first epoch, over those so far). Each batch
+is measured before it is learned from, and the mean is looked at several times an epoch. The time is where it first
+passes the target, interpolated in the logarithm of the error. It is counted in epochs of images seen, so the machine's
+clock plays no part.
 """
 
 import math
@@ -35,7 +35,7 @@ CHANCE_MARGIN = 0.02  # an error this close to chance counts as "has not begun t
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended; ``limit`` only where it ran into it and could go on."""
+    """How a trial ended; ``limit`` is set only where the trial reached it and could go on with a higher one."""
 
     status: Status
     message: str = ""
@@ -44,7 +44,7 @@ class Ended:
 
 
 def step_of_crossing(above: Check, below: Check, target: float, batch: int) -> float:
-    """Return the step, a fraction, at which the error passed the target between two checks on its two sides."""
+    """Return the fractional step at which the error passed the target, between a check above it and one below."""
     floor = 0.5 / (below.window * batch)  # an error of 0 has no logarithm
     start, end = math.log(above.error), math.log(max(below.error, floor))
     return above.step + (below.step - above.step) * (start - math.log(target)) / (start - end)
@@ -123,7 +123,7 @@ class _Run:
     def crossing(self) -> float | None:
         """Return the epochs at which the error first passed the target; None while it has not."""
         if self.curve[0].error <= self.p.target:
-            return self.curve[0].step * self.epochs / self.recent.step  # at the first look already: no later than this
+            return self.curve[0].step * self.epochs / self.recent.step  # already at the first check: an upper bound
         for previous, now in pairwise(self.curve):
             if previous.error > self.p.target >= now.error:
                 return step_of_crossing(previous, now, self.p.target, self.p.batch) * self.epochs / self.recent.step
@@ -151,7 +151,7 @@ class _Run:
             self.task.setting.store, self.task.spec.identity(self.data.digest), [self._row(c) for c in self.curve]
         )
         if ended.limit is not None:
-            self.save_state()  # a raised limit goes on from here
+            self.save_state()  # with a higher limit the trial goes on from here
         trial = self.record(ended.status, ended.message, ended.at, ended.limit)
         if ended.limit is None:
             checkpoint.remove(self.checkpoint)

@@ -1,7 +1,7 @@
-"""Measure ``final-error``: train a network to the end of its schedule and take its error, by the centre and ten views.
+"""Measure ``final-error``: train a network to the end of its schedule, and test it with the centre view and ten views.
 
-Several members are trained one after the other, and the means of their softmax taken together. Which images are missed
-is kept beside the record, so that two networks can be compared image by image.
+Several members are trained one after the other, and their softmax outputs (means over views) are added up. Which images
+are missed is kept beside the record, so that two networks can be compared image by image.
 """
 
 import io
@@ -35,7 +35,7 @@ from repro.training.loop import Check, Interrupted, train, train_to_the_end
 from repro.training.parallel import Team, refuse_unlike
 
 CHECKS_PER_EPOCH = 4
-TOP5_FROM = 11  # classes from which top-5 means something
+TOP5_FROM = 11  # the smallest number of classes at which top-5 means something
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
@@ -72,7 +72,7 @@ def load(parameters: Parameters, place: Place) -> Pictures:
 
 
 def _enlarged(images: Tensor, side: int) -> Tensor:
-    """Return uint8 images brought to ``side`` pixels, bilinearly."""
+    """Return uint8 images resized to ``side`` pixels a side, bilinearly."""
     small = images.permute(0, 3, 1, 2)
     parts = [
         torch.nn.functional.interpolate(part.float(), size=(side, side), mode="bilinear", antialias=True).round()
@@ -90,7 +90,7 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
 
 
 def train_all(run: "Run", monitor: Monitor) -> Trial:
-    """Train the members that are left, and return the record of the trial; as ``measure``."""
+    """Train the members that are left, and return the trial's record. Raises as ``measure``."""
     if run.p.pretraining != "none":
         raise RuntimeError(f"pretraining on {run.p.pretraining} is not built")
     precision.use(run.p.precision)
@@ -134,7 +134,7 @@ def _train(run: "Run", monitor: Monitor) -> str:
 class Run:
     """A trial under way: the member being trained, and the sum of the softmax of those before it.
 
-    Of several ranks each holds one, and all call its methods alike; rank 0 has the sums, and what is on disk.
+    Each of several ranks holds one, and all call its methods alike. Only rank 0 has the sums, and uses the store.
     """
 
     task: Task
@@ -181,20 +181,20 @@ class Run:
     def tested(self, views: int, split: str = "val") -> tuple[Tensor, Tensor]:
         """Return the network's mean softmax over ``views`` of every image of a split, and the labels.
 
-        On rank 0; the others return those of their part.
+        Rank 0 returns those of the whole split, the other ranks those of their part.
         """
         images = self.data.count(split)
         found, labels = self.net.evaluation(self.views(split, views))
         return self.team.whole(found, images), self.team.whole(labels, images)
 
     def error(self) -> float:
-        """Return the part of the test set that the network misses by the centre view, the same on all ranks."""
+        """Return the share of the test set that the network misses with the centre view; the same on all ranks."""
         found, labels = self.tested(1)
         return self.team.share(lambda: float(missed(found, labels, best=1).double().mean()))
 
     def views(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what ``Network.views`` yields. Raises Interrupted between two batches once ``stopping()`` is true."""
-        # As many rounds on all ranks, who must ask each other alike.
+        # All ranks make the same number of rounds, because in each of them they ask each other whether to stop.
         for _, batch in zip_longest(range(self.net.rounds(split, count)), self.net.views(split, count)):
             if self.stopping():
                 raise Interrupted
@@ -202,12 +202,12 @@ class Run:
                 yield from self.net.small(*batch)
 
     def take(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Take what is wanted of the trained member, and go on to the next. Raises Interrupted, with nothing taken."""
+        """Look at the trained member, and go on to the next. Raises Interrupted, and then nothing has changed."""
         self.stopping, before = stopping, self.stopping
         try:
             self.look()
         finally:
-            self.stopping = before  # not while it trains: what the schedule looks at belongs to a step
+            self.stopping = before  # a test that the schedule asks for is part of a step: no stopping in it
         self.trained.append(self.net.epochs)
         self.net.loader.close()
         self.member += 1
@@ -216,8 +216,8 @@ class Run:
             self.save_state()
 
     def look(self) -> None:
-        """Add the trained member's answers to those before it."""
-        taken = {  # ten views behind those of one, which a recording of one then serves
+        """Add the trained member's answers to those of the members before it."""
+        taken = {  # ten views come last, so that one recording serves both tests with one view
             name: self.tested(views, split)
             for name, views, split in (("centre", 1, "val"), ("training", 1, "train"), ("ten", 10, "val"))
         }
@@ -226,7 +226,7 @@ class Run:
             self.labels[name] = labels
 
     def finish(self, status: Status, message: str = "") -> Trial:
-        """Return the record of the ended trial, once it is on disk."""
+        """Write the record of the ended trial, and return it."""
         return self.team.share(lambda: self._finish(status, message))
 
     def _finish(self, status: Status, message: str) -> Trial:
@@ -239,7 +239,7 @@ class Run:
         return trial
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Return the errors, and keep which images were missed."""
+        """Return the errors, and write to disk which images were missed."""
         wrong: dict[str, Tensor] = {}
         for name in ("centre", "ten"):
             wrong[f"top1-error-{name}"] = missed(self.sums[name], self.labels[name], 1)
@@ -286,7 +286,7 @@ class Run:
         return trial
 
     def save_state(self) -> None:
-        """Write a checkpoint, with what is each rank's own. Raises StoreError, and Problem where ranks have parted."""
+        """Write a checkpoint with each rank's own state. Raises StoreError, and Problem where the weights differ."""
         refuse_unlike(self.team, self.net.fingerprint(), "the weights")
         own = self.team.each(self.net.own_state())
         self.team.share(lambda: self._save_state(own))
@@ -300,7 +300,7 @@ class Run:
         checkpoint.save(self.checkpoint, {**plain, **sums, **ranks, "curve": curve, "net": net})
 
     def restore(self) -> None:
-        """Go on from the checkpoint, where there is one. Raises StoreError for one that other ranks began."""
+        """Continue from the checkpoint, if there is one. Raises StoreError for one made by another number of ranks."""
         if (state := self.team.share(self._saved)) is None:
             return
         self.member, self.trained_s, self.trained = state["member"], state["trained_s"], state["trained"]
@@ -310,7 +310,7 @@ class Run:
         self.net.load_state_dict({**state["net"], **own})
 
     def _saved(self) -> dict[str, Any] | None:
-        """Return what the ranks need of the checkpoint, and keep what is rank 0's alone."""
+        """Return the part of the checkpoint that every rank needs (None without one), and keep rank 0's own part."""
         state = checkpoint.load(self.checkpoint, self.data.device if self.team.alone else torch.device("cpu"))
         if state is None:
             return None

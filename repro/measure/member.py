@@ -26,10 +26,10 @@ from repro.training.views import colour_matrix
 
 
 class Network:
-    """One member under training: its weights, recipe, input and place in the data, of which a rank reads its part.
+    """One member under training: its weights, recipe, input, and place in the data (a rank reads only its part).
 
-    Of a batch, ``micro_batch`` images go through it at a time; ``captured``: its test is recorded and replayed. Raises
-    Unfit where ranks or passes cannot train it.
+    ``micro_batch`` images of a batch go through it at a time (None: all). Where ``captured``, its test is recorded and
+    replayed. Raises Unfit where these ranks, or such passes, cannot train it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Network:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """How it is tested; its recording, where there is one, goes with the network."""
+        """How the network is tested; a recording of the test, if there is one, lives as long as the network."""
         return Evaluation(self.model, self.plain.finish_views, captured=self.captured)
 
     def views(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,28 +84,28 @@ class Network:
         return self._timely(self.loader.views(split, count))  # type: ignore[arg-type]
 
     def small(self, views: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return a batch of views in pieces that may go through the network at a time."""
+        """Return a batch of views and labels in pieces small enough to go through the network at once."""
         most = len(views) if self.micro_batch is None else max(1, self.micro_batch // views.shape[1])
         return zip(views.split(most), labels.split(most), strict=True)
 
     def rounds(self, split: str, count: int) -> int:
-        """Return the batches of views on the rank that has most of them."""
+        """Return the number of batches of views on the rank that has the most."""
         largest = math.ceil(self.data.count(split) / self.team.world)
         return math.ceil(largest / max(1, self.p.batch // self.team.world // count))
 
     def _timely(self, stream: Iterator[Any]) -> Iterator[Any]:
-        """Return the same stream, watched where reading can hang: what lies in memory cannot."""
+        """Return the same stream, watched for a loader that hangs; one that reads from memory cannot."""
         return stream if self.loader.name == "resident" else timely(stream, f"the loader {self.loader.name!r}")
 
     def input(self, drawn: tuple[Window, int]) -> Tensor:
         window, step = drawn
         done = step / self.per_epoch / self.p.epochs
-        notes = self.p.protocol == "code" and self.recipe.plateau is None  # which say when; the rule of section 5 not
+        notes = self.p.protocol == "code" and self.recipe.plateau is None  # under section 5's rule noise never ends
         quiet = notes and not colour_noise_on(done)
         return (self.plain if quiet else self.finish)(window, step)
 
     def fingerprint(self) -> list[int]:
-        """Return a number for each tensor of weights that tells it from one with other bits; alone, none."""
+        """Return a checksum of the bits of each tensor of weights; an empty list where the rank is alone."""
         if self.team.alone:
             return []
         bits = (p.detach().view({4: torch.int32, 8: torch.int64}[p.element_size()]) for p in self.model.parameters())
@@ -113,11 +113,11 @@ class Network:
         return found
 
     def own_state(self) -> dict[str, Any]:
-        """Return the part of the state that each rank has for itself."""
+        """Return the part of the state that differs from rank to rank."""
         return {"loader": self.loader.state()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the part that all ranks share."""
+        """Return the part of the state that all ranks share."""
         parts = {"model": self.model, "recipe": self.recipe, "recent": self.recent}
         return {**{name: part.state_dict() for name, part in parts.items()}, "step": self.recent.step}
 
@@ -129,7 +129,7 @@ class Network:
 
 
 def _finish(p: Parameters, data: Pictures, seed: int, team: Team, *, colour: bool) -> Finish:
-    """Return what makes the network's input, by protocol: minus the mean image, or standardised."""
+    """Return the protocol's way to make the network's input: minus the mean image or, for `modern`, standardised."""
     found = data.colours
     matrix = colour_matrix(found.eigenvalues, found.eigenvectors, "code").float() if colour else None
     mean, std = (found.channel_mean, found.channel_std)

@@ -1,8 +1,8 @@
 """Measure ``probe``: train a network as for ``final-error``, then look at its first kernels and its last hidden layer.
 
 What the paper's Figures 3 and 4 show is kept beside the record: ``looked.npz`` (kernels, answers, neighbours; nothing
-of the data set but class names) and ``pictures.npz`` (small pictures of the data set, published for synthetic ones
-only). Sources: section 6.1 of the paper, Figures 3 and 4.
+of the data set but class names) and ``pictures.npz`` (small pictures of the data set; they are published only where the
+set is synthetic). Sources: section 6.1 of the paper, Figures 3 and 4.
 """
 
 import io
@@ -23,9 +23,9 @@ from repro.store import Measurement, Trial, folder, write_atomically
 
 __all__ = ["load", "measure"]
 
-APART = 4.0  # times as much of the energy in colour in one tower as in the other
+APART = 4.0  # one tower holds the colour where its share of energy in colour is this many times the other's
 NEIGHBOURS = 6  # columns of training images in Figure 4
-ANSWERED, COMPARED, BEST = 8, 5, 5  # test images of Figure 4's left half and of its right half; labels shown of each
+ANSWERED, COMPARED, BEST = 8, 5, 5  # test images in Figure 4's left half and in its right half; labels shown for each
 SMALL = 64  # pixels: side of the pictures kept
 
 
@@ -35,10 +35,10 @@ def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
 
 
 class Probe(Run):
-    """A training whose network is looked into instead of tested."""
+    """A trial whose trained network is looked into instead of tested."""
 
     def look(self) -> None:
-        """Take what is found in this member."""
+        """Keep what is found in this member's first kernels and its last hidden layer."""
         model = self.net.model
         kernels = model[_first(model, nn.Conv2d)].weight.detach().cpu().numpy()
         low, high = sorted(colour_shares(kernels, towers=2))
@@ -64,7 +64,7 @@ class Probe(Run):
         }
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Return what was found in the last member, and keep what it was found in."""
+        """Return what was found in the last member, and write the arrays that show it to disk."""
         for name, arrays in self.kept.items():
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)
@@ -72,12 +72,12 @@ class Probe(Run):
         return tuple(Measurement(name=name, value=value, unit=UNITS[name]) for name, value in self.found.items())
 
     def _shown(self, n: int) -> list[int]:
-        """Return the first ``n`` of ANSWERED places spread evenly over the test images, so over its classes."""
+        """Return the first ``n`` of ANSWERED indices spread evenly over the test images, and so over their classes."""
         count = self.data.count("val")
         return [i * count // ANSWERED for i in range(min(n, count))]
 
     def _compared(self) -> list[int]:
-        """Return the places of the test images that are compared: all, or EXAMINED of them spread evenly."""
+        """Return the indices of the test images that are compared: all, or EXAMINED of them spread evenly."""
         count = self.data.count("val")
         return list(range(count)) if count <= EXAMINED else [i * count // EXAMINED for i in range(EXAMINED)]
 
@@ -94,13 +94,13 @@ class Probe(Run):
         }  # fmt: skip
 
     def _queries(self) -> "Hidden":
-        """Return what the network makes of the test images that are compared."""
+        """Return the hidden layer, input and labels of the test images that are compared."""
         places = self._compared()
         wanted = torch.tensor(places, device=self.data.device)
         first, parts = 0, []
         for seen in self._hidden("val"):
             last = first + len(seen.labels)
-            # Which of them are here is known to the host: to look on the device would wait for it.
+            # The host knows which of them are in this batch; to look them up on the device would wait for it.
             here = wanted[bisect_left(places, first) : bisect_left(places, last)] - first
             parts.append(Hidden(*(part[here] for part in seen)))
             first = last
@@ -109,7 +109,7 @@ class Probe(Run):
 
     @torch.no_grad()
     def _hidden(self, split: str) -> Iterator["Hidden"]:
-        """Yield what the network makes of every image of a split, batch by batch, on its device."""
+        """Yield the hidden layer, input and labels of every image of a split, batch by batch, on the device."""
         net = self.net
         net.model.eval()
         body = net.model[:-1]
@@ -120,7 +120,7 @@ class Probe(Run):
 
 
 class Hidden(NamedTuple):
-    """The last hidden layer (N, units), the input it was seen from (N, values) and the labels (N,)."""
+    """The last hidden layer's output (N, units), the network's input (N, values) and the labels (N,)."""
 
     features: Tensor
     pixels: Tensor
@@ -128,10 +128,10 @@ class Hidden(NamedTuple):
 
 
 class Nearest:
-    """Each query's NEIGHBOURS nearest rows (Euclidean) of all that were seen, a part of them at a time.
+    """The NEIGHBOURS rows nearest to each query (Euclidean) of all rows seen, which come a part at a time.
 
-    ``rows`` int64 (Q, at most NEIGHBOURS), the nearest first, counts rows in the order in which they were seen. A
-    training set's pixels would fill 700 GB: none are kept but the queries'.
+    ``rows``, int64 (Q, at most NEIGHBOURS), nearest first, numbers the rows in the order in which they were seen. Only
+    the queries' pixels are kept, because a training set's would fill 700 GB.
     """
 
     def __init__(self, queries: Tensor) -> None:
@@ -149,7 +149,7 @@ class Nearest:
 
 
 def _small(data: Pictures, split: str, index: int) -> np.ndarray:
-    """Return an image of the data set brought to at most SMALL pixels a side, uint8 (side, side, 3)."""
+    """Return an image of the data set, shrunk to at most SMALL pixels a side, uint8 (side, side, 3)."""
     if data.prepared is None:
         assert data.halves is not None
         image = data.halves[split][0][index].cpu()
@@ -168,5 +168,5 @@ def _first(model: nn.Sequential, kind: type[nn.Module]) -> int:
 
 
 def agreement(nearest: Tensor, labels: Tensor, base_labels: Tensor) -> float:
-    """Return how often one of the rows (Q, k) nearest to a query has its label, 0 to 1."""
+    """Return the share of the nearest rows, (Q, k), that have their query's label, 0 to 1."""
     return float((base_labels[nearest] == labels[:, None]).double().mean())

@@ -1,8 +1,8 @@
-"""Measure ``throughput``: the training step and the loader of every arm, in turn, round after round.
+"""Measure ``throughput``: time the training step and the loader of every arm, in turn, round after round.
 
-Rounds are interleaved, so what else the machine does meets all arms; each round times the step twice, and how far
-the two are apart is the noise. On a GPU every clock is read after a synchronisation. Over two ranks, both start
-together and the slower one's time counts; what they exchange is counted, and must be what the scheme needs.
+The arms take turns, so that other load on the machine meets all of them. Each round times the step twice; the spread of
+the ratio of the two is the noise. On a GPU every clock is read after a synchronisation. Two ranks start together, and
+the slower one's time counts; the bytes that they exchange are counted, and must be what the scheme needs.
 """
 
 import statistics
@@ -31,7 +31,7 @@ from repro.training.loop import Interrupted
 from repro.training.recipe import Recipe
 
 BATCHES = 2  # timed at a time
-AHEAD = 4  # batches a loader may have ready: drawn before its clock starts
+AHEAD = 4  # batches that a loader may have ready in advance; they are taken before its clock starts
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
@@ -50,7 +50,7 @@ def _training(p: Parameters) -> final_error.Parameters:
 def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:
     """Time every arm and return the record, which is also on disk.
 
-    Raises StoreError where it cannot be written, Interrupted where it was stopped: a timing does not resume.
+    Raises StoreError where it cannot be written, and Interrupted where it was stopped; a timing is not resumed.
     """
     arms = parameters_of(task.spec)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
@@ -93,7 +93,7 @@ class _Timing(Protocol):
 
 @contextmanager
 def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor: Monitor) -> Iterator[_Timing]:
-    """Build every net in this process, or in ranks of their own."""
+    """Build every net in this process, or in rank processes, and yield what times them."""
     p = next(iter(arms.values()))
     if p.ranks == 1:
         here = _Here(task.setting.device, arms, data, task.spec.seed, captured=task.setting.captured)
@@ -103,7 +103,7 @@ def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor:
             here.close()
         return
     if data.prepared is not None:
-        _ = data.colours  # taken once and kept on disk, not by each rank
+        _ = data.colours  # computed here once and cached on disk, rather than by each rank
     devices = [f"cuda:{rank}" if p.gpus else "cpu" for rank in range(p.ranks)]
     with ranks.started(
         _Here, arms, data.to(torch.device("cpu")), task.spec.seed,
@@ -114,7 +114,7 @@ def _timing(arms: Mapping[str, Parameters], data: Pictures, task: Task, monitor:
 
 
 class _InRanks:
-    """The same, in ranks: the first answers for all, and those that an arm does not need wait."""
+    """The same nets in rank processes: rank 0 answers for all, and a rank that an arm does not need waits."""
 
     def __init__(self, arms: Mapping[str, Parameters], group: ranks.Ranks) -> None:
         self.arms, self.group = arms, group
@@ -133,7 +133,7 @@ class _InRanks:
 
 
 class _Here:
-    """The nets that this process has a part in: all of them, or a rank's."""
+    """The nets that this process trains: all of them, or the ones that its rank has a part in."""
 
     def __init__(
         self, device: torch.device, arms: Mapping[str, Parameters], data: Pictures, seed: int, *, captured: bool = False
@@ -167,7 +167,7 @@ class _Here:
 
 
 class _Arm:
-    """One arm: its network, a batch that lies ready, and its loader; with a ``link``, its tower alone."""
+    """One arm: its network, a batch that lies ready, and its loader; with a ``link``, only this rank's tower."""
 
     def __init__(self, p: Parameters, data: Pictures, seed: int, link: Link | None, *, captured: bool) -> None:
         self.device, self.link, self.precision = data.device, link, p.precision
@@ -193,7 +193,7 @@ class _Arm:
             self.exchanged = link.sent.total()
 
     def round(self) -> dict[str, float]:
-        """Return the seconds a batch of the loader with its finish, of the step, and of the step once more."""
+        """Return the seconds per batch of the loader (with its finish), of the step, and of the step once more."""
         precision.use(self.precision)
         for _ in range(AHEAD):
             next(self.windows)
@@ -209,7 +209,7 @@ class _Arm:
 
     def _timed(self, call: Callable[[], object]) -> float:
         if self.link is not None:
-            self.link.largest(0.0, self.device)  # nobody starts before the other is there
+            self.link.largest(0.0, self.device)  # neither rank starts before the other is there
         self._wait()
         start = time.perf_counter()
         for _ in range(BATCHES):
@@ -224,14 +224,14 @@ class _Arm:
 
 
 def _refuse_unlike_batches(window: Window, link: Link) -> None:
-    """Ranks that learn from different pictures would be as fast, and compute nothing that the paper had."""
+    """Raise RuntimeError where the ranks hold different batches: that is as fast, but not the paper's scheme."""
     mine = torch.cat([window.images.flatten(1).sum(1, dtype=torch.int64), window.labels])  # whole numbers: exact
     if not torch.equal(mine, link.swap(mine, "check")):
         raise RuntimeError("the ranks hold different batches")
 
 
 def _measurements(rows: list[dict[str, float]], arms: list[str], batch: dict[str, int]) -> list[Measurement]:
-    """Return the medians over the rounds, named ``metric/arm``, and the noise: the spread of step over step again."""
+    """Return the medians over the rounds, named ``metric/arm``, and the noise: the s.d. of again_s / step_s."""
     found = []
     for index, arm in enumerate(arms):
         own = [row for row in rows if row["arm"] == index]
@@ -247,9 +247,9 @@ def _measurements(rows: list[dict[str, float]], arms: list[str], batch: dict[str
 
 
 def _crossed(arms: Mapping[str, Parameters], classes: int, exchanged: Mapping[str, int]) -> list[Measurement]:
-    """Return the bytes that a rank sent in a step, and those it had to by the shapes of the layers.
+    """Return the bytes that a rank sent in a step, and the bytes that it had to send given the layers' shapes.
 
-    Raises RuntimeError where they differ: what was timed was then not the scheme of section 3.2.
+    Raises RuntimeError where the two differ, because what was timed is then not the scheme of section 3.2.
     """
     found = []
     for arm, sent in exchanged.items():

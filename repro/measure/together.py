@@ -1,4 +1,4 @@
-"""What the ranks of one run do together: refuse what they cannot, load the data each for itself, follow rank 0."""
+"""What the ranks of one run do together: refuse trials they cannot train, load the data, and follow rank 0."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,18 +17,18 @@ from repro.training.parallel import ALONE, Lost, Team, Told
 from repro.training.passes import Unfit, refuse
 
 IN_PARTS = {"ranks": ("final-error",), "passes": ("final-error", "probe")}
-"""The experiments whose trials can be trained by several ranks, and in passes."""
+"""The experiments whose trials can be trained by several ranks, and those whose trials can be trained in passes."""
 
 
 def whole_batches(parameters: Any) -> bool:
-    """Whether an arm's network takes statistics of whole batches."""
+    """Return whether an arm's network has batch norm, which takes statistics over whole batches."""
     return parameters.norm == "batch" or parameters.net == "batch-norm-clone"
 
 
 def refuse_unfit(
     experiment: str, arms: dict[str, Any], team: Team, micro_batch: int | None, device: torch.device
 ) -> None:
-    """Raise Unfit, before anything is begun, where an arm cannot be trained by these ranks, or in such passes."""
+    """Raise Unfit, before anything is begun, where an arm cannot be trained by these ranks or in these passes."""
     if not team.alone and experiment not in IN_PARTS["ranks"]:
         known = ", ".join(IN_PARTS["ranks"])
         raise Unfit(f"{experiment}: {team.world} processes train trials of {known} only; run this one without torchrun")
@@ -44,9 +44,9 @@ def refuse_unfit(
 
 
 def smaller_passes(spec: TrialSpec, batch: int, micro_batch: int | None) -> str:
-    """Return how a trial whose ranks each take ``batch`` images may need less memory; empty where passes cannot help.
+    """Return how passes may save memory for a trial whose ranks each take ``batch`` images; empty where they cannot.
 
-    ``micro_batch`` is what it took at a time before, where that was not all of them.
+    ``micro_batch`` is how many images it took at a time before; None stands for all of them.
     """
     p = experiments.get(spec.experiment).Parameters.model_construct(**spec.config)
     at_a_time = min(batch, micro_batch or batch)
@@ -91,7 +91,7 @@ def follow(team: Team, place: Place, device: torch.device, stopping: Callable[[]
         except Interrupted:
             code = INTERRUPTED
         except Told:
-            continue  # rank 0 tells it
+            continue  # rank 0 reports it
         except Lost:
             raise
         except Exception as error:
@@ -100,7 +100,7 @@ def follow(team: Team, place: Place, device: torch.device, stopping: Callable[[]
 
 
 def _loaded(experiment: str, parameters: Frozen, place: Place, device: torch.device) -> tuple[Any, str]:
-    """Return the data, or why there is none."""
+    """Return the data and an empty string, or None and one line that says why there is none."""
     try:
         return measure.load(experiment, parameters, place).to(device), ""
     except Problem as problem:

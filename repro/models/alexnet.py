@@ -1,7 +1,7 @@
-"""The network of 2012 as a table of layers, with one switch a factor, and the well-known variants beside it.
+"""The network of 2012 as a table of layers, with one switch for each factor that may vary.
 
 Sources: sections 3 to 5 of the paper (protocol ``paper``); layers/layers-145.cfg, its params file and layer.py of
-the released 2012 source (protocol ``code``). Where the two differ both are here, and so is today's habit
+the released 2012 source (protocol ``code``). Both are here where they differ, and so is today's practice
 (protocol ``modern``).
 """
 
@@ -37,7 +37,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Linear:
-    """A fully connected layer on everything before it."""
+    """A fully connected layer on all outputs of the layer before it."""
 
     outputs: int
     std: float = 0.01
@@ -46,7 +46,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Pool:
-    """Max pooling, rounded up: a last window may reach over the edge."""
+    """Max pooling with the output size rounded up: the last window may reach over the edge."""
 
     kernel: int
     stride: int
@@ -64,7 +64,7 @@ class Normalise:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout with probability 0.5; ``inverted``: scaled while training rather than when tested."""
+    """Dropout with probability 0.5; ``inverted``: scaled in training rather than in testing."""
 
     inverted: bool
 
@@ -84,7 +84,7 @@ class Form(NamedTuple):
     first: tuple[int, int, int | tuple[int, int, int, int]]
     """Kernel, stride and padding of conv1."""
     conv2_apart: int
-    """Padding of conv2 where pooling does not overlap, that keeps the maps behind it at their size."""
+    """Padding of conv2 where pooling does not overlap; maps from pool2 on are then as large as where it does."""
     conv_gain: float = 1.0
     fc_gain: float = 1.0
 
@@ -92,19 +92,19 @@ class Form(NamedTuple):
 FORMS = {
     # 224 pixels give 55 places only if the last window reaches 3 pixels over the right and bottom edge.
     "alexnet": Form((96, 256, 384, 384, 256), 4096, (11, 4, (0, 3, 0, 3)), conv2_apart=1),
-    # For pictures of 32 pixels and crops of 28: about a quarter of the maps, and conv1 looks at every place.
+    # For pictures of 32 pixels and crops of 28: about a quarter of the maps, and conv1 has stride 1.
     "alexnet-32": Form((32, 64, 96, 96, 64), 256, (5, 1, 2), conv2_apart=2, conv_gain=2.0, fc_gain=4.0),
 }
 
 
 @dataclass(frozen=True)
 class AlexNet:
-    """The switches; each changes one thing.
+    """The switches that determine a network; each changes one thing.
 
     ``towers``: "two" are the paper's two GPUs, "half" its one-GPU net (layers-145-half.cfg: half the kernels in
     conv1 to conv4, conv5 and the fully connected layers whole), "ungrouped" lets every layer see all maps.
-    ``removed``: a convolution left out, 2 to 5. ``overlapping``: pooling 3x3 with stride 2, or 2x2 with the paddings
-    of layers-147.cfg that keep the last maps at 6x6.
+    ``removed``: the convolution that is left out, 2 to 5. ``overlapping``: pooling 3x3 with stride 2, else 2x2 with the
+    paddings of layers-147.cfg, which keep the last maps at 6x6.
     """
 
     protocol: choices.Protocol = "paper"
@@ -151,7 +151,7 @@ def layers(net: AlexNet) -> tuple[Layer, ...]:
 
 
 def _norm(net: AlexNet) -> list[Layer]:
-    """Return the normalisation after a layer: per tower and 1/5 as strong in the code as the formula is in print."""
+    """Return the normalisation after a layer, by tower; under ``code`` its scale is a fifth of the printed alpha."""
     scale = paper.LRN_ALPHA / paper.LRN_SIZE if net.protocol == "code" else paper.LRN_ALPHA
     towers = 2 if net.towers == "two" else 1
     match net.norm:

@@ -1,4 +1,4 @@
-"""A network as a chain of layers, of which a GPU computes neighbours together where that saves passes over the maps."""
+"""A network as a chain of layers; on a GPU one kernel computes neighbours where that saves passes over the maps."""
 
 from itertools import pairwise
 from types import ModuleType
@@ -19,10 +19,10 @@ def _kernels() -> ModuleType:
 class Chain(nn.Sequential):
     """torch's Sequential, with the same names and weights; quicker on a GPU.
 
-    There, the bias of a convolution and the ReLU right behind it are one kernel where ``chain_kernel.fuses`` says it
-    can. Behind anything else (a normalisation, pooling) ReLU is torch's, and so is a bias without ReLU. A border of
-    zeros is put around the pictures as they are rounded to the precision of the factors. It computes what the layers do
-    one by one, which a CPU has them do; of layers taken together no forward hook is called.
+    There, one kernel adds a convolution's bias and takes the ReLU right behind it, where ``chain_kernel.fuses`` allows
+    it. ReLU behind anything else (a normalisation, pooling) is torch's, and so is a bias without ReLU. Another kernel
+    pads the pictures with zeros and rounds them to the precision of the convolution's factors. The result is that of
+    the layers run one by one, as they are on a CPU. Forward hooks of layers computed together are not called.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
-"""What a chain has done at once on a GPU: bias and ReLU behind a convolution, and the border in front of one.
+"""GPU kernels for what stands around a convolution: the bias and ReLU behind it, and the zero padding in front of it.
 
-Bias and ReLU are one kernel, and their two gradients another; a border of zeros, and rounding what lies in it to the
-precision of the factors, are a third. Written in Triton; imported only where a tensor lies on a GPU.
+One kernel adds the bias and takes ReLU, and a second computes both gradients. A third pads with zeros and rounds to the
+precision of the convolution's factors. Written in Triton; imported only where a tensor lies on a GPU.
 
-Values lie with their channels last: a row is what the maps hold at one place of one image. For the gradients a program
-goes through a span of rows, a tile of ``VALUES`` at a time, and adds up its part of the bias's in registers; another
-kernel adds up the parts. No sum is made by atomic additions, and the spans follow from the shape alone, so equal inputs
-give equal bits on every GPU of a kind.
+Values lie with their channels last: a row holds the values of all maps at one place of one image. In the backward pass
+a program goes through a span of rows, a tile of ``VALUES`` at a time, and sums its part of the bias's gradient in
+registers; another kernel adds up these parts. No sum uses atomic additions, and the spans depend on the shape alone, so
+equal inputs give equal bits on every GPU of a kind.
 
-Arithmetic is in single precision, whatever the tensors are. Bytes, ``b`` being those of a value and each coming from
-memory once, bias and ReLU take 2 b a value forward, where torch adds the bias in place and takes ReLU of it (4 b), and
-3 b backward, where torch takes ReLU's gradient and then adds up (4 b). A border takes what is read and what is written,
-where torch fills with zeros, copies, and rounds what it copied.
+Arithmetic is in single precision, whatever the tensors are. With ``b`` bytes a value and each value read from memory
+once, bias and ReLU move 2 b a value forward and 3 b backward. torch moves 4 b forward, as it adds the bias in place and
+then takes ReLU, and 4 b backward, as it takes ReLU's gradient and then sums it. Padding moves what it reads and what it
+writes; torch fills with zeros, copies, and then rounds the copy.
 """
 
 from typing import Any
@@ -25,22 +25,22 @@ from repro.models.gpu import launch
 
 DTYPES = (torch.float32, torch.bfloat16)
 VALUES = 2048
-"""Of a tile, with 128 threads: a thread holds 16, in pieces of 16 bytes."""
+"""Values of a tile, for 128 threads: a thread holds 16, in pieces of 16 bytes."""
 SPANS = 1024
-"""Programs of a gradient, at most: 8 on each of an H200's 132 processors."""
+"""The most programs of a gradient: about 8 on each of an H200's 132 processors."""
 ADDED = 16
-"""Maps a program of the second kernel adds up the parts of, all at once."""
+"""Maps whose parts a program of ``_added_up`` adds up, all at once."""
 OPTIONS = {"enable_fp_fusion": True}
 
 
 def fuses(layer: nn.Conv2d) -> bool:
-    """Whether ``bias_relu`` can do a convolution's bias, where it has one: a row of its maps fits into a tile."""
+    """Whether ``bias_relu`` can add the layer's bias: it has one, and a row of its maps fits into a tile."""
     bias = layer.bias
     return bias is not None and bias.dtype in DTYPES and len(bias) <= VALUES and layer.padding_mode == "zeros"
 
 
 def pads(x: Tensor, border: tuple[int, int, int, int]) -> bool:
-    """Whether ``pad`` can do x with this ``border``, left to bottom: no gradient, and lines that fit into a tile."""
+    """Whether ``pad`` can pad x by ``border`` (left, right, top, bottom): no gradient, lines of at most 4 * VALUES."""
     if x.dtype != torch.float32 or x.dim() != 4 or x.requires_grad or min(border) < 0:
         return False
     return x.shape[1] * (x.shape[3] + border[0] + border[1]) <= 4 * VALUES
@@ -113,7 +113,7 @@ def _pad(
 def pad(x: Tensor, left: int, right: int, top: int, bottom: int, narrow: bool) -> Tensor:
     """Return x (N, C, H, W), best in channels_last, with zeros around it; bfloat16 where ``narrow``, rounded once.
 
-    Without a gradient. Wrong for what ``pads`` refuses.
+    It has no gradient. The result is wrong for what ``pads`` refuses.
     """
     x = _rows(x)
     y = _padded(x, left, right, top, bottom, narrow)
@@ -127,10 +127,10 @@ def pad(x: Tensor, left: int, right: int, top: int, bottom: int, narrow: bool) -
 
 @torch.library.custom_op("repro::bias_relu", mutates_args=())
 def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
-    """Return ``relu(x + bias)`` of maps x (N, C, H, W), best in channels_last, and a number a map, bias (C,).
+    """Return ``relu(x + bias)`` of maps x (N, C, H, W), best in channels_last, with one number of ``bias`` (C,) a map.
 
-    What is returned lies in channels_last, rounded once to x's precision. The gradient keeps it alone, and is that of
-    torch: 0 where it is 0. Wrong for what ``fuses`` refuses. Bytes: 2 b a value forward, 3 b backward.
+    The result y lies in channels_last, rounded once to x's precision. Only y is kept for the gradient, which is 0 where
+    y is 0, as torch's is. The result is wrong for what ``fuses`` refuses. Bytes: 2 b a value forward, 3 b backward.
     """
     x = _rows(x)
     y = _like(x)
@@ -178,7 +178,7 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
-# What torch has to know of them: the shapes they return, and their gradients.
+# What torch has to know of these operators: the shapes they return, and their gradients.
 
 pad.register_fake(_padded)
 bias_relu.register_fake(lambda x, _: _like(x))

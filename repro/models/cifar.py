@@ -71,15 +71,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 CROSS_MAP = {"size": 9, "scale": 0.001 / 9, "power": 0.75, "k": 1.0}
-"""Of conv-local-11pct: after the first pooling and before the second (layers-conv-local-11pct.cfg)."""
+"""Cross-map LRN of conv-local-11pct, after the first pooling and before the second (layers-conv-local-11pct.cfg)."""
 
 
 def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross_map: bool = False) -> Chain:
     """Return the net as a chain from (N, 3, size, size) images to (N, classes) logits.
 
     ``cross_map`` adds the normalisation across maps that tells conv-local-11pct from conv-local-13pct. Max pooling
-    stands before the activation, average pooling behind it: the activations are increasing, so this equals the cfgs'
-    order and computes a quarter as many of them.
+    comes before the activation, unless that normalisation lies between them. As activations are increasing, this equals
+    the cfgs' order, with a quarter as many activations to compute. Average pooling comes after the activation.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = 3
@@ -112,10 +112,10 @@ def build(net: str, activation: str, *, classes: int = 10, size: int = 32, cross
 
 
 def initialise(model: nn.Sequential, net: str, activation: str, protocol: str, seed: int) -> None:
-    """Fill the weights in place from ``seed``: alike for every activation, but for the gain of `modern`.
+    """Fill the weights in place from ``seed``: the same for every activation, except for the gain of `modern`.
 
-    `code`: normal with the cfg's ``initW`` a layer, biases 0. `modern`: Kaiming normal over the fan-in with
-    the activation's gain (1 for the last layer), biases 0.
+    `code`: normal with each layer's ``initW`` of the cfg, biases 0. `modern`, and any other protocol: Kaiming normal
+    over the fan-in with the activation's gain (1 for the last layer), biases 0.
     """
     generator = torch.Generator().manual_seed(derive(seed, "init"))
     weighted = [m for m in model if isinstance(m, nn.Conv2d | LocallyConnected2d | nn.Linear)]

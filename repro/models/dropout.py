@@ -1,12 +1,12 @@
 """Dropout by counting: a mask is a pure function of the layer's seed, the step, the row of the batch and the neuron.
 
-A layer has the SplitMix64 sequence of its seed (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014; constants of java.util.SplittableRandom), and each step 2**32 words of it that no other step
-has. A row of the batch takes as many words as its neurons need, one bit a neuron. It is integer arithmetic modulo
-2**64, so a CPU and a GPU have the same masks. Nothing is drawn from a stream: a resumed training needs no state, and
-the masks of a part of the batch, or of one tower's neurons, are slices of the whole.
+A layer uses the SplitMix64 sequence of its seed (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014; constants of java.util.SplittableRandom), of which each step has 2**32 words to itself. A row
+of the batch takes as many words as its neurons need, one bit a neuron. The arithmetic is on integers modulo 2**64, so
+masks are the same on a CPU and a GPU. Nothing is drawn from a stream: a resumed training needs no state, and the masks
+of a part of the batch, or of one tower's neurons, are slices of the whole.
 
-On a GPU ``repro.models.dropout_kernel`` counts them, to the same bits; a CPU, by torch's operations, is the reference.
+On a GPU ``repro.models.dropout_kernel`` computes the same bits; torch's operations, as on a CPU, are the reference.
 """
 
 from types import ModuleType
@@ -19,7 +19,7 @@ from repro.seeds import derive
 
 BITS = 64
 STEP = 1 << 32
-"""Words a step has: enough for 65,536 images of 4 million neurons."""
+"""Words of a step: enough for 65,536 images of 4 million neurons."""
 
 
 def _signed(bits: int) -> int:
@@ -39,7 +39,7 @@ def mixed(x: Tensor) -> Tensor:
 
 
 def _right(x: Tensor, places: int) -> Tensor:
-    """Return the bits of ``x`` shifted right with zeros behind them: torch repeats the sign."""
+    """Return the bits of ``x`` shifted right, with zeros shifted in; torch's own shift repeats the sign."""
     return x >> places & (1 << BITS - places) - 1
 
 
@@ -50,9 +50,9 @@ def _kernel() -> ModuleType:
 
 
 class Draw(nn.Module):
-    """Where the masks of all dropout layers of a network are: at ``step``, in the batch's rows from ``first`` on.
+    """Which masks all dropout layers of a network use: those of ``step``, for the batch's rows from ``first`` on.
 
-    The step lies in a tensor, int64 (), on the network's device, so that what is recorded once reads it anew.
+    The step lies in a tensor, int64 (), on the network's device, so that a CUDA graph reads it anew at each replay.
     """
 
     step: Tensor
@@ -68,11 +68,11 @@ class Draw(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout with probability 0.5 of the neurons of (N, ...), in the order in which they lie flattened.
+    """Dropout with probability 0.5 for the neurons of (N, ...), numbered as they lie when flattened.
 
-    As in section 4.2: those left stay as they are, and all are halved when tested; ``inverted``: those left are
-    doubled, and tested they stay as they are. ``part``: this layer holds that one of so many equal parts of the
-    neurons. Until ``key`` gives it a seed, a layer has a fixed one.
+    As in section 4.2, neurons that are kept do not change in training, and all are halved in testing. ``inverted``:
+    those kept are doubled in training, and none changes in testing. ``part`` is (index, count): which of ``count``
+    equal parts of the neurons this layer holds. Until ``key`` gives it a seed, a layer uses seed 0.
     """
 
     seed: Tensor
@@ -112,9 +112,9 @@ class Dropout(nn.Module):
 
 
 def key(model: nn.Module, seed: int) -> Draw:
-    """Give the dropout layers of ``model`` the seeds that follow from a trial's, by their number, and one ``Draw``.
+    """Give the dropout layers of ``model`` their seeds and one ``Draw`` in common, and return it.
 
-    Return it: the training goes from step to step by it.
+    A layer's seed follows from ``seed``, a trial's, and the layer's number. The training sets the step in the ``Draw``.
     """
     layers = [module for module in model.modules() if isinstance(module, Dropout)]
     draw = layers[0].draw if layers else Draw()

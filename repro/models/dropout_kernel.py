@@ -1,10 +1,10 @@
-"""Dropout as one GPU kernel a pass: it counts each neuron's bit where it needs it, and keeps no mask.
+"""Dropout as one GPU kernel a pass, which computes each neuron's bit where it is needed and keeps no mask.
 
-Written in Triton; imported only where a tensor lies on a GPU. The bits are those of ``repro.models.dropout``, by the
-same integer arithmetic, and so are the values: a neuron is multiplied by 0 or 1, and then by ``factor``, 1 or 2, of
-which nothing is rounded. The gradient is treated in the same way, with the same bits, counted again.
+Written in Triton; imported only where a tensor lies on a GPU. Bits and values are those of ``repro.models.dropout``:
+the integer arithmetic is the same, and a neuron is multiplied by 0 or 1 and then by ``factor``, 1 or 2, which rounds
+nothing. The backward pass treats the gradient in the same way, and computes the same bits again.
 
-Bytes, forward and backward alike: 2 b a value, ``b`` being its bytes.
+Bytes, forward and backward alike: 2 b a value, ``b`` being the bytes of a value.
 """
 
 from typing import Any
@@ -26,9 +26,9 @@ _FIRST, _SECOND = tl.constexpr(dropout.FIRST), tl.constexpr(dropout.SECOND)
 
 
 def drops(x: Tensor) -> bool:
-    """Whether ``drop`` can do x (N, ...): its values lie in the order in which they are counted.
+    """Whether ``drop`` can take x (N, ...): its values lie in the order in which their bits are counted.
 
-    Others, such as maps in channels_last, take torch's operations, also on a GPU.
+    Others, such as maps in channels_last, go through torch's operations, on a GPU too.
     """
     if x.dtype not in DTYPES or not x.is_contiguous() or not x.numel():
         return False
@@ -60,8 +60,8 @@ def _drop(X, Y, SEED, STEP, first, own, words, before, factor, B: tl.constexpr):
 def drop(x: Tensor, seed: Tensor, step: Tensor, first: int, which: int, parts: int, factor: float) -> Tensor:
     """Return x (N, ...) times ``factor``, 1 or 2, where ``repro.models.dropout.Dropout.mask`` keeps it, else times 0.
 
-    ``seed`` and ``step``, int64 (), lie where x does; the rows are those of the batch from ``first`` on, the neurons
-    part ``which`` of so many. The gradient keeps none of the values. Wrong for what ``drops`` refuses.
+    ``seed`` and ``step``, int64 (), are on x's device. x holds the batch's rows from ``first`` on, and of the neurons
+    part ``which`` of ``parts``. No values are kept for the gradient. The result is wrong for what ``drops`` refuses.
     """
     x = x.contiguous()
     y = torch.empty_like(x)
@@ -72,14 +72,14 @@ def drop(x: Tensor, seed: Tensor, step: Tensor, first: int, which: int, parts: i
     return y
 
 
-# What torch has to know of it: the shape it returns, and its gradient.
+# What torch has to know of this operator: the shape it returns, and its gradient.
 
 drop.register_fake(lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch names them)
     _, seed, step, *ctx.settings = inputs
-    ctx.save_for_backward(seed, step)  # so that torch refuses a gradient at another step than its values'
+    ctx.save_for_backward(seed, step)  # so that torch refuses a backward pass once the step has changed
 
 
 def _back(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

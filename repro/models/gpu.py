@@ -1,4 +1,4 @@
-"""The way to the kernels for GPUs, which need Triton: no other machine imports it."""
+"""How the GPU kernels are loaded and launched. They need Triton, which is imported only where there is a GPU."""
 
 import threading
 from collections.abc import Callable
@@ -22,9 +22,9 @@ def _layers() -> ModuleType:
 
 
 def kernels_for(x: Tensor, load: Callable[[], ModuleType] = _layers) -> ModuleType | None:
-    """Return what ``load`` imports, ``repro.models.kernels`` if it is not given, if x lies on a GPU, else None.
+    """Return the module that ``load`` imports (default: ``repro.models.kernels``) where x lies on a GPU, else None.
 
-    Raises NoTriton.
+    Raises NoTriton where Triton is not installed.
     """
     if not x.is_cuda:
         return None
@@ -40,9 +40,9 @@ _in_turn = threading.Lock()
 
 
 def launch(program: Any, grid: tuple[int, ...], x: Tensor, *rest: Any, **constants: Any) -> None:
-    """Launch a Triton kernel where ``x``, its first argument, lies: Triton takes the current device.
+    """Launch a Triton kernel on the device of ``x``, its first argument; Triton itself uses the current device.
 
-    Threads do so in turn. While one launches a kernel for the first time, Triton 3.6 gives others the launcher before
+    Threads launch in turn: while one launches a kernel for the first time, Triton 3.6 gives others the launcher before
     it has loaded the kernel.
     """
     with _in_turn, torch.cuda.device_of(x):

@@ -2,12 +2,12 @@
 
 Written in Triton, and imported only where a tensor lies on a GPU (or by tests, under Triton's interpreter). Values lie
 with their channels last, so the maps of a tower are neighbours in memory. A thread holds pieces of ``V`` channels, 16
-bytes, which it reads and writes at once; sums over neighbouring maps it makes in its registers, of its piece and the
-ones beside it, which the cache holds already.
+bytes, each of which it reads or writes at once. It sums over neighbouring maps in its registers, from its own piece and
+the adjacent ones, which the cache already holds.
 
-Arithmetic is in single precision, whatever the tensors are. No sum depends on how the work is cut up and none is made
-by atomic additions, so equal inputs give equal bits. The bytes that a call must move are counted below, ``b`` being
-those of a value and each value coming from memory once. For conv1 and 128 pictures (96 maps of 55 x 55: 37,171,200
+Arithmetic is in single precision, whatever the tensors are. No sum depends on how the work is divided and none uses
+atomic additions, so equal inputs give equal bits. The bytes that a call must move are given below, with ``b`` bytes a
+value and each value read from memory once. For conv1 and 128 pictures (96 maps of 55 x 55: 37,171,200
 values) in bfloat16 that is 149 MB for LRN and 223 MB for its gradient, and 101 MB each for pooling to 27 x 27.
 """
 
@@ -24,20 +24,20 @@ from repro.models.gpu import launch
 DTYPES = (torch.float32, torch.bfloat16)
 POWER = 0.75
 NORM_PIECES, POOL_PIECES = 256, 128
-"""Pieces a program works on, with 128 threads: as many as leave registers for several programs at a time."""
+"""Pieces of a program with 128 threads: few enough to leave registers for several programs at a time."""
 OPTIONS = {"enable_fp_fusion": True}
 
 
 def normalises(maps: int, *, size: int, power: float, k: float, dtype: torch.dtype) -> bool:
-    """Whether ``norm`` can do a tower of ``maps`` maps: windows of at most 9 maps, power 0.75, whole pieces, k > 0.
+    """Whether ``norm`` can take a tower of ``maps`` maps: windows of at most 9 maps, power 0.75, whole pieces, k > 0.
 
-    Every LRN of the paper and of the 2012 source is like that. Others take torch's operations, also on a GPU.
+    Every LRN of the paper and of the 2012 source is like that. Others go through torch's operations, on a GPU too.
     """
     return dtype in DTYPES and maps % _width(dtype) == 0 and size // 2 <= 4 and power == POWER and k > 0
 
 
 def pools(x: Tensor, *, kernel: int, stride: int) -> bool:
-    """Whether ``pool`` can do x (N, C, H, W): windows of up to 15 x 15, no larger than a map and with no gaps."""
+    """Whether ``pool`` can take x (N, C, H, W): windows of up to 15 x 15, no larger than a map and with no gaps."""
     if x.dtype not in DTYPES or not 1 <= stride <= kernel <= min(15, *x.shape[2:]):
         return False
     return x.shape[1:].numel() // _pool_width(x.shape[1], x.dtype) <= 65535 * POOL_PIECES  # CUDA's largest grid
@@ -261,8 +261,8 @@ def _pool_gradient(
 def norm(x: Tensor, towers: int, size: int, scale: float, k: float) -> Tensor:
     """Return ``repro.models.normalization.response_norm`` of each of ``towers`` blocks of maps, with power 0.75.
 
-    x is (N, C, H, W), best in channels_last, as what is returned. Wrong for what ``normalises`` refuses. The gradient
-    keeps x alone. Bytes: 2 b a value forward, 3 b backward.
+    x is (N, C, H, W), best in channels_last, as the result is. The result is wrong for what ``normalises`` refuses.
+    Only x is kept for the gradient. Bytes: 2 b a value forward, 3 b backward.
     """
     x = _rows(x)
     y = _like(x)
@@ -272,7 +272,7 @@ def norm(x: Tensor, towers: int, size: int, scale: float, k: float) -> Tensor:
 
 @torch.library.custom_op("repro::norm_gradient", mutates_args=())
 def norm_gradient(x: Tensor, grad: Tensor, towers: int, size: int, scale: float, k: float) -> Tensor:
-    """Return the gradient of x from ``grad``, that of ``norm(x, ...)``."""
+    """Return the gradient of x, given ``grad``, the gradient of ``norm(x, ...)``."""
     x, grad = _rows(x), _rows(grad)
     out = _like(x)
     _over_rows(_norm_gradient, x, grad, out, towers=towers, size=size, scale=scale, k=k)
@@ -288,10 +288,10 @@ def _over_rows(kernel: Any, x: Tensor, *rest: Tensor, towers: int, size: int, sc
 
 @torch.library.custom_op("repro::pool", mutates_args=())
 def pool(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Return the maxima of x (N, C, H, W) over square windows, and which place of its window each was (uint8).
+    """Return the maxima of x (N, C, H, W) over square windows, and the place of each in its window (uint8).
 
-    A last window may reach over the edge. Both are in channels_last. Wrong for what ``pools`` refuses. The gradient
-    keeps the places alone. Bytes, forward and backward alike: b + (b + 1) / stride ** 2 a value of x.
+    The last window may reach over the edge. Both results are in channels_last, and wrong for what ``pools`` refuses.
+    The gradient needs only the places. Bytes, forward and backward alike: b + (b + 1) / stride ** 2 a value of x.
     """
     x = _rows(x)
     y = _pooled(x, kernel, stride)
@@ -302,7 +302,7 @@ def pool(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("repro::pool_gradient", mutates_args=())
 def pool_gradient(grad: Tensor, won: Tensor, height: int, width: int, kernel: int, stride: int) -> Tensor:
-    """Return the gradient of the input (N, C, height, width) of ``pool`` from that of its maxima, and their places."""
+    """Return the gradient of the input (N, C, height, width) of ``pool``, given that of its maxima and their places."""
     grad = _rows(grad)
     out = _unpooled(grad, height, width)
     squares = triton.cdiv(height, stride) * triton.cdiv(width, stride)
@@ -341,7 +341,7 @@ def _empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = Non
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-# What torch has to know of them: the shapes they return, and their gradients.
+# What torch has to know of these operators: the shapes they return, and their gradients.
 
 norm.register_fake(lambda x, *_: _like(x))
 norm_gradient.register_fake(lambda x, *_: _like(x))

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 class AvgPool(nn.AvgPool2d):
-    """Average pooling with partial windows at the right and bottom divided by what they hold, as in cuda-convnet.
+    """Average pooling whose partial windows at the right and bottom average what they hold, as in cuda-convnet.
 
-    ``count_include_pad=False`` changes nothing without padding, but keeps clear of torch.compile's wrong
-    gradient for ``ceil_mode=True`` (pytorch issue 198119).
+    Without padding ``count_include_pad=False`` changes no value, but it avoids the wrong gradient that
+    torch.compile gives for ``ceil_mode=True`` (pytorch issue 198119).
     """
 
     def __init__(self, kernel: int, stride: int) -> None:
@@ -45,7 +45,7 @@ class SameMapNorm(nn.Module):
     """Local response normalisation over a square window of the same map: type ``rnorm`` of cuda-convnet.
 
     ``x * (1 + scale / size**2 * sum of squares over size x size, clipped at the border) ** -0.75``, for x of shape
-    (N, C, H, W); ``size`` is odd. The power is the one of every net that has this layer.
+    (N, C, H, W); ``size`` is odd. The power, 0.75, is the same in every net that has this layer.
     """
 
     def __init__(self, *, size: int, scale: float) -> None:
@@ -53,7 +53,7 @@ class SameMapNorm(nn.Module):
         self.size, self.scale = size, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype.itemsize < 4 else x  # squares and a power: 8 bits would not do
+        wide = x.float() if x.dtype.itemsize < 4 else x  # squares and a power need more than 8 bits
         out: Tensor = _SameMapNorm.apply(wide, self.size, self.scale)
         return out.to(x.dtype)
 
@@ -83,5 +83,5 @@ class _SameMapNorm(torch.autograd.Function):
 
 
 def _mean(x: Tensor, size: int) -> Tensor:
-    """Return the mean over size x size cells around each, those beyond the border being zeros that count."""
+    """Return the mean over the size x size cells around each cell; cells beyond the border count as zeros."""
     return F.avg_pool2d(x, size, stride=1, padding=size // 2)

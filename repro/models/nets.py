@@ -1,4 +1,4 @@
-"""The network of a trial by its switches, ready to train."""
+"""Builds the network of a trial from its switches, ready to train."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from repro.models.presets import presets
 
 
 class Switches(Protocol):
-    """What a network follows from; see ``repro.experiments.final_error.Parameters``."""
+    """The parameters that determine a network; see ``repro.experiments.final_error.Parameters``."""
 
     net: str
     protocol: str
@@ -26,7 +26,7 @@ class Switches(Protocol):
 def network(p: Switches, classes: int, seed: int) -> nn.Sequential:
     """Return the network with its initial weights drawn from ``seed``.
 
-    Raises ValueError for a switch that a network does not have.
+    Raises ValueError for a value of a switch that the network does not have.
     """
     if p.net == "batch-norm-clone":
         table = presets(classes)[p.net].table

@@ -1,7 +1,8 @@
-"""Local response normalisation of section 3.3: plain, as the reference, and with its gradient by hand, as a layer.
+"""Local response normalisation (section 3.3): a plain function as the reference, and the layers.
 
-On a CPU the layer is two products of matrices; on a GPU it is a kernel, which ``repro.models.kernels`` holds. The
-layers compute in single precision at least, and round what they give to the precision of their input.
+``ResponseNorm`` has a gradient written by hand. On a CPU it takes one matrix product forward and one backward; on a GPU
+it is a kernel of ``repro.models.kernels``. The layers compute in at least single precision, and round their results to
+the precision of their input.
 """
 
 from functools import cache
@@ -18,8 +19,8 @@ from repro.models.gpu import kernels_for
 def response_norm(x: Tensor, *, size: int, scale: float, power: float, k: float) -> Tensor:
     """Return ``x * (k + scale * sum of squares over ``size`` neighbouring maps) ** -power``; x is (N, C, H, W).
 
-    The window is centred, clipped at the first and the last map; ``size`` is odd. ``scale`` multiplies each square:
-    the paper's alpha as printed, alpha / size as its source computes it (layer.py divides "scale" by "size").
+    The window is centred, and clipped at the first and the last map; ``size`` is odd. ``scale`` multiplies each square:
+    the paper's alpha as printed, or alpha / size as the released source has it (layer.py divides "scale" by "size").
     """
     half = size // 2
     squares = F.pad((x * x).flatten(2).transpose(1, 2), (half, half))  # (N, H*W, C + 2 * half)
@@ -29,10 +30,10 @@ def response_norm(x: Tensor, *, size: int, scale: float, power: float, k: float)
 
 
 class ResponseNorm(nn.Module):
-    """Cross-map LRN, on each of ``towers`` equal blocks of maps apart: N was counted per GPU in 2012.
+    """Cross-map LRN within each of ``towers`` equal blocks of maps: in 2012 N was counted per GPU.
 
-    On a GPU, x in single precision or bfloat16 goes through a kernel where ``kernels.normalises`` says it can: every
-    LRN of the registry. The rest (double precision, another power) is computed by the same steps as on a CPU.
+    On a GPU, x in single precision or bfloat16 goes through a kernel where ``kernels.normalises`` allows it, as it does
+    for every LRN of the registry. The rest (double precision, another power) is computed as on a CPU.
     """
 
     def __init__(self, *, size: int, scale: float, power: float, k: float, towers: int = 1) -> None:
@@ -42,7 +43,7 @@ class ResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernels, maps = kernels_for(x), x.shape[1] // self.towers
         if kernels and kernels.normalises(maps, size=self.size, power=self.power, k=self.k, dtype=x.dtype):
-            rows = x.contiguous(memory_format=torch.channels_last)  # here, so that what is kept of x is this
+            rows = x.contiguous(memory_format=torch.channels_last)  # here, so that the gradient keeps this copy
             normed: Tensor = kernels.norm(rows, self.towers, self.size, self.scale, self.k)
             return normed
         wide = _wide(x)
@@ -56,7 +57,7 @@ class ResponseNorm(nn.Module):
 
 @cache
 def _band(maps: int, size: int, towers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the matrix of zeros and ones that sums each map's window: neighbours within ``size`` of the same tower."""
+    """Return the matrix of zeros and ones that sums each map's window, its neighbours in the same tower."""
     index = torch.arange(maps, device=device)
     near = (index[:, None] - index).abs() <= size // 2
     tower = index // (maps // towers)
@@ -64,7 +65,7 @@ def _band(maps: int, size: int, towers: int, dtype: torch.dtype, device: torch.d
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """``response_norm`` with the windows as a product of matrices, and autograd's chain of small steps as two formulas.
+    """``response_norm`` with the window sums as a matrix product, and one formula for the gradient.
 
     With s = k + scale * (x x) B: y = x s^-power, and dx = dy s^-power - 2 scale power x ((dy x s^(-power - 1)) B).
     """
@@ -89,7 +90,7 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _sums(rows: Tensor, band: Tensor) -> Tensor:
-    """Return ``rows @ band`` in the precision they have, also where products are to be in another."""
+    """Return ``rows @ band`` in the precision they have, even where autocast asks for another."""
     kind = rows.device.type
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return rows @ band
@@ -98,7 +99,7 @@ def _sums(rows: Tensor, band: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Return x with 24 bits at least: of squares and a power, 8 would not do."""
+    """Return x with at least 24 bits: squares and a power need more than 8."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
@@ -116,9 +117,9 @@ def _as_maps(rows: Tensor, like: Tensor) -> Tensor:
 
 
 class MeanResponseNorm(nn.Module):
-    """LRN over the mean square of all maps of a tower, for readers who ask what the local window is good for.
+    """LRN by the mean square of all maps of a tower: a control that shows what the local window contributes.
 
-    ``scale`` is per square of a window of ``size`` maps, so that at equal activations it is as strong as
+    The mean is multiplied by ``size`` and then by ``scale``, so that where activations are equal it is as strong as
     ``ResponseNorm``.
     """
 

@@ -8,9 +8,9 @@ from repro.models.gpu import kernels_for
 class MaxPool2d(nn.MaxPool2d):
     """torch's layer over square windows, the last of which may reach over the edge; quicker on a GPU.
 
-    There, maps in single precision or bfloat16 go through a kernel where ``kernels.pools`` says it can. It keeps a
-    byte an output for the gradient where torch keeps eight, and adds nothing up atomically. A window that holds what
-    is not a number gives that, as torch's does.
+    There, maps in single precision or bfloat16 go through a kernel where ``kernels.pools`` allows it. For the gradient
+    it keeps one byte an output where torch keeps eight, and it uses no atomic additions. A window that holds NaN gives
+    NaN, as torch's does.
     """
 
     kernel_size: int

@@ -1,4 +1,4 @@
-"""Well-known networks called AlexNet, as tables beside the 2012 one, so that anybody can see how theirs differs.
+"""Well-known networks called AlexNet, as tables next to that of 2012, so that anybody can see how theirs differs.
 
 Sources: torchvision.models.alexnet (after Krizhevsky 2014, "One weird trick"); BVLC/caffe models/bvlc_alexnet and
 models/bvlc_reference_caffenet (train_val.prototxt); re-implementations in Keras with batch norm for LRN.
@@ -15,7 +15,7 @@ CAFFE_LRN = Normalise(
 
 
 class Preset(NamedTuple):
-    """A network by its own name: input side in pixels, table, and what to know about it."""
+    """A well-known network: input side in pixels, table of layers, and a note on what sets it apart."""
 
     size: int
     table: tuple[Layer, ...]

@@ -1,12 +1,13 @@
-"""The two towers of section 3.2, each on a device of its own, which talk where the paper's GPUs did and nowhere else.
+"""The two towers of section 3.2, each on its own device; they communicate where the paper's GPUs did and nowhere else.
 
-Conv3 and the fully connected layers read the maps of both towers, conv2, conv4 and conv5 those of their own. A rank
-holds half the kernels of every layer; the other's maps come over a ``Link``, and the gradient goes back the same way.
+Conv3 and the fully connected layers read the maps of both towers; conv2, conv4 and conv5 read only their own tower's. A
+rank holds half the kernels of every layer. The other rank's maps arrive over a ``Link``, and their gradient goes back
+over it.
 
-What is computed is the two-tower net of ``repro.models.alexnet`` in one process, up to the order of a few sums: in
+The net is the two-tower net that ``repro.models.alexnet`` builds in one process, up to the order of a few sums: in
 float64 the two stay within 1e-14 of each other over 50 steps of the 2012 recipe (docs/two-gpus.md). In float32 they
-agree to rounding until rounding decides which place wins a pooling window, or on which side of zero a neuron falls:
-then the two have learned from different pixels, and part.
+agree to within rounding until rounding decides which place wins a pooling window, or on which side of zero a neuron
+falls. From then on the two learn from different pixels, and diverge.
 """
 
 import copy
@@ -43,7 +44,7 @@ class Link:
     def swap(self, x: Tensor, place: str) -> Tensor:
         """Send ``x`` to the other rank and return what it sends at the same ``place``, which has the same shape.
 
-        Maps (N, C, H, W) travel with their channels last, so that nothing is copied where they lie like that.
+        Maps (N, C, H, W) travel with their channels last, so that maps already in channels_last are not copied.
         """
         maps = x.dim() == 4
         ours = (x.permute(0, 2, 3, 1) if maps else x).contiguous()
@@ -56,7 +57,7 @@ class Link:
         return theirs.permute(0, 3, 1, 2) if maps else theirs
 
     def largest(self, value: float, device: torch.device) -> float:
-        """Return the larger of the two ranks' values; both have come here when either goes on. Not counted."""
+        """Return the larger of the two ranks' values; neither goes on before both are here. Not counted in ``sent``."""
         mine = torch.tensor([value], dtype=torch.float64, device=device)
         theirs = self.swap(mine, "apart")
         del self.sent["apart"]
@@ -64,11 +65,12 @@ class Link:
 
 
 class _Gather(torch.autograd.Function):
-    """(N, C, ...) of each tower to (N, 2 C, ...) on both.
+    """Joins (N, C, ...) of each tower to (N, 2 C, ...) on both.
 
-    Each rank uses the whole in its own way, so the gradient of a tower's part is the sum of what both ranks say of
-    it: a rank sends the other's part and adds what comes to its own. Where both go on alike (``alike``: the loss, of
-    the same logits), each already has the whole gradient, and the sum would be twice of it.
+    Each rank uses the whole in its own way, so the gradient of a tower's part is the sum of both ranks' gradients of
+    it: a rank sends its gradient of the other's part, and adds the one it receives to its own. Where both ranks compute
+    the same from the whole (``alike``: the loss of the same logits), each already has the full gradient, and the sum
+    would be twice that.
     """
 
     @staticmethod
@@ -88,7 +90,7 @@ class _Gather(torch.autograd.Function):
 
 
 class Gather(nn.Module):
-    """Both towers' maps or neurons, that of rank 0 first; ``place`` names what reads them."""
+    """Joins both towers' maps or neurons, those of rank 0 first; ``place`` names the layer that reads them."""
 
     def __init__(self, link: Link, place: str, *, alike: bool = False) -> None:
         super().__init__()
@@ -105,10 +107,10 @@ class Gather(nn.Module):
 def tower(model: nn.Sequential, link: Link) -> nn.Sequential:
     """Return the rank's half of ``model``, a two-tower net of ``repro.models.alexnet`` with its weights.
 
-    Modules keep their names, so that recipes know them; weights are copies; dropout shares its seeds and its step with
-    that of ``model``, which both ranks must have keyed alike. It maps the pictures (N, 3, size, size), the same on both
-    ranks, to all the logits (N, classes), the same on both. Both ranks must run it in step. Raises ValueError for a net
-    that is not of two towers, or whose towers would have to talk elsewhere.
+    Modules keep their names, so that recipes know them. Weights are copies. Dropout shares its seeds and its step with
+    that of ``model``, which both ranks must have keyed alike. The half maps pictures (N, 3, size, size) to all the
+    logits (N, classes); both are the same on the two ranks, which must run it in step. Raises ValueError for a net that
+    does not have two towers, cannot be halved, or whose towers would have to communicate elsewhere.
     """
     _refuse_other_nets(model)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -143,7 +145,7 @@ def _crosses(module: nn.Module) -> bool:
 
 
 def half(value: Tensor, rank: int) -> Tensor:
-    """Return the rank's part of a parameter or buffer of the whole net: half the outputs, which come first."""
+    """Return the rank's half of a parameter or buffer of the whole net, split along its first axis, the outputs."""
     return value.chunk(TOWERS, 0)[rank] if value.dim() else value
 
 
@@ -174,7 +176,7 @@ def _half(module: nn.Module, rank: int) -> nn.Module:
 
 
 class Crossing(NamedTuple):
-    """What one rank must send for one layer in a training step, in bytes; ``values`` are numbers an image."""
+    """What one rank must send for one layer in a training step, in bytes; ``values`` counts numbers an image."""
 
     layer: str
     values: int
@@ -183,12 +185,12 @@ class Crossing(NamedTuple):
 
 
 def crossings(table: Sequence[Layer], *, batch: int, size: int = paper.CROP, itemsize: int = 4) -> list[Crossing]:
-    """Return what the scheme of section 3.2 needs, by the shapes of the net in one process (nothing is sent).
+    """Return what the scheme of section 3.2 must send, from the shapes of the net in one process (nothing is sent).
 
-    A layer that reads both towers needs the other's half of its input, and the other tower the gradient of it. The
-    softmax needs the other's logits, but no gradient goes back: both ranks take the loss of the same logits.
+    A layer that reads both towers needs the other tower's half of its input, and sends the gradient of that back. The
+    softmax needs the other rank's logits, but sends no gradient back: both ranks take the loss of the same logits.
     ``itemsize`` is the bytes of a number. (In the released source fc8 and the softmax lie on GPU 0 alone, see
-    layers/layers-145.cfg; half of fc8 on each needs 2,048 more numbers an image one way, and 500 logits each way.)
+    layers/layers-145.cfg. Half of fc8 on each rank costs 2,048 more numbers an image one way, and 500 logits each way.)
     """
     with torch.device("meta"):
         model, x = build(table, size=size), torch.empty(1, 3, size, size)

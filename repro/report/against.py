@@ -1,4 +1,4 @@
-"""What changed since an older report: verdicts that became others, claims and conditions that came or went."""
+"""What changed since an older report: different verdicts, and claims and conditions that are new or gone."""
 
 import json
 import math
@@ -20,7 +20,7 @@ NONE = "-"
 
 
 class Turn(NamedTuple):
-    """One condition whose outcome is another than before; "-" stands for a side that has no such condition."""
+    """One condition whose outcome changed; "-" stands for the report that does not have the condition."""
 
     claim: str
     condition: str
@@ -56,7 +56,7 @@ def load(path: Path, registry: Mapping[str, Claim]) -> Mapping[str, Any]:
 
 
 def _finite(text: str) -> float:
-    """Return a number of a report, which says null where one has no end. Raises ValueError for any other."""
+    """Return a number of a report. Raises ValueError for one that is not finite: reports write null instead."""
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text[:20]} is not a number that a report has")
     return number
@@ -68,7 +68,7 @@ def _whole(text: str) -> int:
 
 
 def _refuse_foreign(found: Mapping[tuple[str, str], tuple[bool, str, str]]) -> None:
-    """Raise ValueError where what will be shown is not what a report says, but may be anything."""
+    """Raise ValueError where text that will be shown cannot come from a report of ours."""
     for (claim, condition), (_, verdict, ours) in found.items():
         for name in (claim, condition):
             if not is_name(name):
@@ -93,7 +93,7 @@ def _outcomes(summary: Mapping[str, Any]) -> dict[tuple[str, str], tuple[bool, s
 
 
 def turns(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Turn]:
-    """Return every condition whose outcome changed, in the order of the newer report, what went last."""
+    """Return every condition whose outcome changed, in the order of the newer report; those that are gone come last."""
     old, new = _outcomes(before), _outcomes(after)
     found = []
     for key in dict.fromkeys([*new, *old]):
@@ -114,7 +114,7 @@ def told(found: list[Turn], after: Mapping[str, Any]) -> str:
 
 
 def table(found: list[Turn]) -> Table:
-    """Return one row a change, a line each for the outcome and for our estimates."""
+    """Return two rows per change: one for the outcomes, one for our estimates."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("claim", "condition", "before", "after"):
         shown.add_column(name, overflow="fold")

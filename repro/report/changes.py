@@ -12,7 +12,7 @@ from repro.report.console import outcome
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Return a row an estimate of each condition: its verdicts, the estimate in both, the test of their difference."""
+    """Return a row per estimate of each condition: verdicts, the estimate in both stores, a test of the difference."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=LEVELS, caption_justify="left")
     for name in ("claim", "condition", "old", "new", "old ours", "new ours", "new against old"):
         table.add_column(name, overflow="fold")

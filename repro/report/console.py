@@ -10,10 +10,10 @@ from rich.text import Text
 from repro.outcomes import OUTCOMES
 
 STYLES = {"good": "green", "unsure": "yellow", "bad": "red", "broken": "bold magenta", "quiet": "dim"}
-"""By the tone of an outcome."""
+"""Terminal styles, by the tone of an outcome."""
 
 WHOLE = 4000
-"""Columns where nobody says how many there are: every row on one line, for who searches or counts lines."""
+"""Width in characters where none is known: every row fits on one line, so that lines can be searched and counted."""
 
 
 class _Output(Console):
@@ -31,10 +31,10 @@ def terminal() -> Console:
     told = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(told) if told.isdecimal() and int(told) else WHOLE
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # not every terminal can say “ and ∞
+        sys.stdout.reconfigure(errors="replace")  # not every terminal can encode “ and ∞
     return _Output(width=width, markup=False, emoji=False, highlight=False)
 
 
 def outcome(name: str) -> Text:
-    """Return an outcome, or a dash for none, in its colour; the word itself says it all where there are no colours."""
+    """Return an outcome in its colour, any other text without one; the word alone says it all without colours."""
     return Text(name, style=STYLES[OUTCOMES[name].tone] if name in OUTCOMES else "")

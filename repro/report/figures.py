@@ -15,10 +15,10 @@ from repro.report.svg import INK
 PALETTE = sns.color_palette(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]).as_hex()
 DASHES = ((), (5, 2), (1, 1.5), (6, 1.5, 1.5, 1.5))
 MARKERS = ("o", "s", "D", "v", "^", "P")
-POINTS = 100  # of a curve, at most: more than the width of the picture can show
-POINTS_TOGETHER = 320  # of all curves of a figure, unless that leaves fewer than 20 a curve
-LETTERS = 56  # of a row's label that fit into the width of a figure
-COLUMNS = 16  # of kernels, as in the paper's Figure 3
+POINTS = 100  # at most per curve: more than the width of the picture can show
+POINTS_TOGETHER = 320  # at most in all curves of a figure, unless that leaves fewer than 20 per curve
+LETTERS = 56  # characters of a row's label that fit into the width of a figure
+COLUMNS = 16  # kernels in a row, as in the paper's Figure 3
 
 
 class Curve(NamedTuple):
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A learning rate that was tried: its result, or where it was given up if it was not ``reached``."""
+    """A learning rate that was tried; ``result`` is where it was given up if the target was not ``reached``."""
 
     arm: str
     rate: float
@@ -41,7 +41,7 @@ class Tried(NamedTuple):
 
 
 def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -> Axes:
-    """Draw running training error against epochs, one line a seed; with a target, as the paper's Figure 1 does.
+    """Draw running training error against epochs, one line per seed; with a target, as in the paper's Figure 1.
 
     Curves hold only whole windows, so the lines begin at epoch 1.
     """
@@ -72,14 +72,14 @@ def training_error(curves: Sequence[Curve], ax: Axes, *, target: float | None) -
 
 
 def _thinned(length: int, most: int) -> list[int]:
-    """Return the places of at most ``most`` rows of a curve, evenly spread, the first and the last among them."""
+    """Return the indices of at most ``most`` rows of a curve, evenly spaced, including the first and the last."""
     if length <= most:
         return list(range(length))
     return [round(i * (length - 1) / (most - 1)) for i in range(most)]
 
 
 def learning_rates(tried: Sequence[Tried], ax: Axes, *, unit: str) -> Axes:
-    """Draw the search of each arm's learning rate: what every rate tried came to in ``unit``, the chosen one ringed."""
+    """Draw the search for each arm's learning rate: the result of every rate tried, in ``unit``; chosen ones ringed."""
     arms = sorted({one.arm for one in tried})
     for arm, colour, marker, dashes in zip(
         arms, _cycled(PALETTE, len(arms)), _cycled(MARKERS, len(arms)), _cycled(DASHES, len(arms)), strict=True
@@ -106,10 +106,10 @@ def learning_rates(tried: Sequence[Tried], ax: Axes, *, unit: str) -> Axes:
 
 
 def forest(rows: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str, log: bool) -> Axes:
-    """Draw one estimate a row with its interval and seeds, over its accepted band, published value and no effect.
+    """Draw one estimate per row, with its interval and seeds, over its accepted band, published value and no effect.
 
-    ``rows`` hold label, value, low, high (None for an open end), seeds, accept, published, null and, for a row that has
-    no estimate, ``missing``, which says so; top row first.
+    ``rows``, the top one first, hold label, value, low, high (None for an open end), seeds, accept, published, null and
+    ``missing``, which says why a row has no estimate and is empty where it has one.
     """
     named = ("value", "low", "high", "published", "null")
     ends = [x for row in rows for x in (*(row[name] for name in named), *row["seeds"], *row["accept"])]
@@ -135,7 +135,7 @@ def forest(rows: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str, log: boo
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """Return what stands above a row of ``forest``, in lines no longer than the figure is wide."""
+    """Return the label above a row of ``forest``, wrapped to the width of the figure."""
     return textwrap.fill(f"{row['label']}: {row['missing']}" if row["missing"] else row["label"], LETTERS)
 
 
@@ -163,9 +163,9 @@ def _forest_row(ax: Axes, y: int, row: Mapping[str, Any], left: float, right: fl
 
 
 def kernels(pictures: Any, ax: Axes, *, towers: int) -> Axes:
-    """Draw first-layer kernels as the paper's Figure 3 does: one square each, a gap between the towers.
+    """Draw first-layer kernels as in the paper's Figure 3: one square each, a gap between the towers.
 
-    ``pictures`` are the kernels (K, k, k, 3) brought to 0..1, the first tower's first.
+    ``pictures`` are the kernels (K, k, k, 3) scaled to 0..1, the first tower's first.
     """
     import numpy as np
 
@@ -185,7 +185,7 @@ def kernels(pictures: Any, ax: Axes, *, towers: int) -> Axes:
 
 
 def kernel_rows(count: int) -> int:
-    """Return how many rows ``kernels`` draws ``count`` of them in."""
+    """Return the number of rows in which ``kernels`` draws ``count`` kernels."""
     return -(-count // COLUMNS)
 
 
@@ -196,7 +196,7 @@ def _cycled(values: Sequence[Any], n: int) -> list[Any]:
 def _log_ticks(
     ax: Axes, axis: str, candidates: Sequence[float], low: float, high: float, *, percent: bool = False
 ) -> None:  # fmt: skip
-    """Put ticks a reader can add up on a logarithmic axis: those candidates that it spans."""
+    """Put round numbers as ticks on a logarithmic axis: the candidates within its range, if at least two."""
     ticks = [t for t in candidates if low <= t <= high]
     if len(ticks) >= 2:
         getattr(ax, f"set_{axis}ticks")(ticks, [f"{100 * t:.3g}%" if percent else f"{t:g}" for t in ticks])

@@ -12,7 +12,7 @@ COLUMNS = (
 
 
 def render(summary: Mapping[str, Any]) -> str:
-    """Return the whole report; what is open or not known is an empty cell, and n has a plus between arms."""
+    """Return the whole report; an open end or unknown value is an empty cell, and n has a plus between arms."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()

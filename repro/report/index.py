@@ -1,6 +1,6 @@
-"""Which record answers which spec, kept from one look at a store to the next: only what changed is read again.
+"""An index of which record answers which spec, kept between visits to a store: only changed records are read again.
 
-What is kept decides nothing: a record that a verdict rests on is read whole, and checked, when it is asked for.
+The index decides nothing: a record that a verdict rests on is read whole, and checked, when it is asked for.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def stamp(root: Path, found: Mapping[Place, str]) -> str:
-    """Return a digest that changes whenever a plan does or a record, of which ``found`` are all the marks."""
+    """Return a digest that changes whenever a plan or a record does; ``found`` are the marks of all records."""
     settled = time.time() - files.SETTLED_S
     digest = hashlib.sha256("".join(f"{place.path} {mark}\n" for place, mark in found.items()).encode())
     for path in store.plan_files(root):
@@ -28,18 +28,18 @@ def stamp(root: Path, found: Mapping[Place, str]) -> str:
 
 
 class _Answer(BaseModel):
-    """The parts of a record that make its identity, and nothing of the rest: that is for who reads the record."""
+    """The parts of a record that make its identity; the rest is left to whoever reads the record whole."""
 
     spec: TrialSpec
     data_digest: str
 
 
 def keys(found: Mapping[Place, str], known: Mapping[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return by identity each record's mark and the key of its spec, and a line for each that cannot be used.
+    """Return each record's mark and the key of its spec, by identity, and a line for each that cannot be used.
 
-    ``found`` are the marks of a store; of its records those are not opened that ``known``, what this returned
-    before, has with the same mark. Of the others only what makes the identity is looked at, and a record whose identity
-    is not its folder's name is none: who uses one reads and checks it all (``records``).
+    ``found`` are the marks of a store, ``known`` what this returned before. A record with the same mark in both is not
+    opened. Of any other, only what makes its identity is read, and it cannot be used if that is not its folder's name.
+    Whoever uses a record reads and checks all of it (``records``).
     """
     told: dict[str, list[str]] = {}
     problems: list[str] = []
@@ -65,22 +65,22 @@ def _key(place: Place) -> str:
         if answer.spec.identity(answer.data_digest) == place.name:
             return answer.spec.key
     except (OSError, ValueError):
-        pass  # said below, of the whole record
+        pass  # reading the whole record, below, says what is wrong
     return store.record(place).spec.key
 
 
 def records(root: Path, keys: Mapping[str, str], problems: list[str]) -> "Records":
-    """Return the trials of a store for judging, where ``keys`` are those of their specs by identity.
+    """Return the trials of a store for judging; ``keys`` maps their identities to the keys of their specs.
 
-    Each is read when it is asked for; one that cannot be used then is not there, and adds a line to ``problems``.
+    Each is read when it is asked for. One that cannot be used then counts as absent and adds a line to ``problems``.
     """
-    from repro.judging.judge import Records  # here, and below: a list that is known judges nothing
+    from repro.judging.judge import Records  # here, and below: a list whose rows were kept judges nothing
 
     by_key: dict[str, list[str]] = {}
     for identity, key in keys.items():
         by_key.setdefault(key, []).append(identity)
     found = _OnDisk(root, by_key, problems)
-    return Records(found, found.unlike)  # of what was not read yet nobody has asked whether it is alike
+    return Records(found, found.unlike)  # ``unlike`` fills as records are read, so before a verdict looks into it
 
 
 class _OnDisk(Mapping[str, Trial]):

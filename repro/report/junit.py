@@ -1,7 +1,8 @@
 """The report as JUnit XML, for the dashboards of continuous integration: one test case a claim.
 
-A failure is what ends ``repro report`` with exit code 1, a refuted headline that is not listed as known; an error is a
-trial that failed or is missing. What decides nothing (not tested, inconclusive, smoke) is skipped, never passed.
+A failure is a refuted headline that is not listed as known: it ends ``repro report`` with exit code 1. An error is a
+headline without a verdict, say because a trial failed or is missing. What decides nothing (not tested, inconclusive,
+smoke) is skipped, never passed.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The list of claims: a row each, remembered until a claim, a record or this program changes.
 
-Reading and judging a registry takes longer than all else a list needs, so the rows are kept in the user's cache folder
-under a digest of every byte they follow from; so is which record answers which spec, so that after a change only what
-changed is read again. Without a cache folder all is worked out each time.
+Reading and judging a registry takes longer than everything else a list needs, so the rows are kept in the user's cache
+folder, under a digest of all they follow from. An index of which record answers which spec is kept there too: after a
+change, only what changed is read again. Without a cache folder, everything is computed each time.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Row(NamedTuple):
-    """One claim in the list; ``needs`` and ``outcome`` are of its headline."""
+    """One claim in the list; ``needs`` and ``outcome`` are those of its headline."""
 
     id: str
     section: str
@@ -37,17 +37,17 @@ FIELDS = {
     "claim": "id", "§": "section", "experiment": "experiment", "needs": "needs", "last verdict": "outcome",
     "title": "title",
 }  # fmt: skip
-"""The columns of the list, and what of a Row stands in them."""
+"""The columns of the list, and the field of Row that each one shows."""
 
 SHOWN: tuple[tuple[int, tuple[str, ...]], ...] = (
     (120, tuple(FIELDS)),
     (100, ("claim", "§", "last verdict", "title")),
     (0, ("claim", "last verdict", "title")),
 )
-"""Which columns are shown where the terminal has so many."""
+"""Which columns are shown on a terminal at least so many characters wide."""
 
 BETWEEN = 3
-"""Columns of text from one cell to the next."""
+"""Characters from one cell to the next."""
 
 
 class List(NamedTuple):
@@ -63,7 +63,7 @@ def rows(claims: Path, store: Path) -> List:
     Raises Problem for a registry or a store that cannot be read.
     """
     from repro import marks
-    from repro.report import index  # here, and below: a list that is known needs little
+    from repro.report import index  # here, and below: a list whose rows were kept needs little
 
     found_there = marks.of_records(store)
     key = _key(claims, index.stamp(store, found_there))
@@ -79,7 +79,7 @@ def rows(claims: Path, store: Path) -> List:
 
 
 def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]) -> list[Row]:
-    """Return the rows by today's rules; what cannot be used adds a line to ``problems``."""
+    """Return the rows, judged by today's rules; each file that cannot be used adds a line to ``problems``."""
     from repro import store
     from repro.judging import judge
     from repro.planning import plan
@@ -89,7 +89,7 @@ def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]
     registry = load_registry(claims)
     plans = store.load_plans(root)
     outcomes = summary.outcomes(registry, index.records(root, keys, problems), plans)
-    if problems:  # of whom a damaged record may be follows from all the others
+    if problems:  # which claims a damaged record may be of follows only from all the others
         stored = store.stored(root)
         problems[:] = stored.refused.values()
         outcomes = summary.outcomes(registry, judge.records(*stored), plans)
@@ -104,13 +104,13 @@ def _key(claims: Path, stamp: str) -> str:
     """Return a digest of all that the rows follow from: claim files, the store as it stands, and this program."""
     digest = hashlib.sha256(stamp.encode())
     for path in (*claim_files(claims), *sorted(PACKAGE.rglob("*.py"))):
-        with contextlib.suppress(OSError):  # whoever reads it for its content says what is wrong
+        with contextlib.suppress(OSError):  # reading its content later says what is wrong
             digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def _kept(claims: Path, store: Path, what: str) -> Path | None:
-    """Return the file that keeps ``what`` of this registry and this store; None where nobody has a home."""
+    """Return the file that keeps ``what`` of this registry and this store; None where there is no home folder."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
@@ -120,12 +120,12 @@ def _kept(claims: Path, store: Path, what: str) -> Path | None:
 
 
 def _recalled(path: Path | None) -> dict[str, Any]:
-    """Return what was kept in a file, nothing where there is none that is whole."""
+    """Return what was kept in a file; empty where the file is missing or damaged."""
     from repro import files
 
     with contextlib.suppress(OSError, ValueError):
         content = path.read_bytes() if path else b""
-        if content != (told := files.unsealed(content)):  # what has no sum is not ours
+        if content != (told := files.unsealed(content)):  # a file without a checksum is not ours
             found: dict[str, Any] = json.loads(told)
             return found
     return {}
@@ -140,9 +140,9 @@ def _keep(path: Path | None, found: Mapping[str, Any]) -> None:
 
 
 def table(found: Iterable[Row], width: int = WHOLE) -> Table:
-    """Return the rows as a table of at most ``width`` columns of text; what is least asked for gives way first.
+    """Return the rows as a table at most ``width`` characters wide; the columns that matter least are dropped first.
 
-    Words are whole as long as the narrowest form has room for them.
+    No word is broken as long as the narrowest form has room for it.
     """
     rows = list(found)
     fitting = [names for least, names in SHOWN if width >= least and _narrowest(rows, names) <= width]
@@ -159,12 +159,12 @@ def table(found: Iterable[Row], width: int = WHOLE) -> Table:
 
 
 def _narrowest(rows: Iterable[Row], names: Iterable[str]) -> int:
-    """Return the columns of text that a table takes at least if no word is broken."""
+    """Return the least width of a table, in characters, at which no word is broken."""
     return sum(max(map(len, (name, *_words(rows, name)))) + BETWEEN for name in names)
 
 
 def _words(rows: Iterable[Row], name: str) -> Iterator[str]:
-    """Yield what no line end may part: the cells of a column, of a title the words."""
+    """Yield the texts that must not be broken: the whole cells of a column, or the single words of a title."""
     for row in rows:
         cell = getattr(row, FIELDS[name])
         yield from cell.split() if name == "title" else (cell,)

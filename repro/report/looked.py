@@ -1,7 +1,7 @@
 """What the paper's Figures 3 and 4 show, from a network of ours that was looked into: kernels, answers, neighbours.
 
 ``looked.npz`` beside the record of a ``probe`` trial holds them, ``pictures.npz`` the pictures; ``repro.measure.probe``
-writes both. Where the pictures are not there, as in committed records of real data, classes stand in their place.
+writes both. Where there are no pictures, as in committed records of real data, the classes are shown instead.
 """
 
 import base64
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCALES = ("paper", "reduced", "smoke")
-"""Of conditions, first the one whose networks are shown where there is a choice."""
+"""Scales of conditions, the one whose networks are preferred first."""
 
 
 def shown(summary: Mapping[str, Any], root: Path) -> dict[str, Any] | None:
     """Return what the page shows of one network: the largest condition's first seed; None where none was looked into.
 
-    Raises StoreError where what is kept beside its record cannot be read.
+    Raises StoreError where the files beside its record cannot be read.
     """
     found = [
         (SCALES.index(condition["scale"]), trial["seed"], claim, condition, trial)
@@ -64,7 +64,7 @@ def _arrays(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
     import numpy as np
 
     try:
-        content = io.BytesIO(path.read_bytes())  # a damaged archive opened by name stays open
+        content = io.BytesIO(path.read_bytes())  # numpy would leave a damaged archive open that it opened by name
         with np.load(content, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def _arrays(path: Path) -> "dict[str, np.ndarray[Any, Any]]":
 
 
 def _kernels(kernels: "np.ndarray[Any, Any]", told: Mapping[str, Any]) -> str:
-    """Return the kernels as one picture: each scaled by its own largest weight, zero in the middle of the scale."""
+    """Return the kernels as one picture: each is scaled by its largest absolute weight, with zero at mid-scale."""
     from repro.report import figures, svg
 
     scaled = kernels.astype("float64").transpose(0, 2, 3, 1)
@@ -90,7 +90,7 @@ def _kernels(kernels: "np.ndarray[Any, Any]", told: Mapping[str, Any]) -> str:
 
 
 def _answers(kept: Mapping[str, Any], pictures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each test image with its class and the network's five most probable ones."""
+    """Return each test image with its class and the five classes the network finds most probable."""
     names = kept["names"]
     rows = zip(kept["truth"], kept["answers"], kept["probabilities"], strict=True)
     return [

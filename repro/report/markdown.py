@@ -9,7 +9,7 @@ from repro.report.summary import counts_line
 
 
 def render(summary: Mapping[str, Any]) -> str:
-    """Return the whole report; what stands in claim files and records is escaped."""
+    """Return the whole report; text from claim files and records is escaped."""
     rows = [_row(claim) for claim in sections.tested_first(summary)]
     errata = [_erratum(claim) for claim in summary["claims"] if claim["id"] in summary["errata"]]
     parts = [

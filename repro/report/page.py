@@ -1,7 +1,7 @@
-"""The page: one HTML file, made and read without a network, from the summary, the raw curves and what was looked into.
+"""The page: one HTML file, made and read offline, from the summary, the raw curves and the networks looked into.
 
-A small script sorts and filters its table of verdicts; without scripts nothing is missing. The page forbids itself to
-load anything (Content-Security-Policy), so that a reader need not take our word for it.
+A small script sorts and filters its table of verdicts; without scripts nothing is missing. The page's own
+Content-Security-Policy forbids it to load anything, so that a reader need not take our word for it.
 """
 
 import base64
@@ -27,7 +27,7 @@ SPEEDUP = "relu-speedup"
 """The claim that the paper's Figure 1 makes."""
 
 SEVERAL_PROCESSES_FROM = 1000
-"""Trials from which on starting processes costs less than it saves."""
+"""Number of trials from which starting more processes saves more time than it costs."""
 
 CAPTIONS = (
     "Running training error of every scored seed: the mean over one epoch’s batches, so a line begins after one epoch.",
@@ -38,7 +38,7 @@ CAPTIONS = (
 def render(
     summary: Mapping[str, Any], root: Path, *, linked: bool = True, changes: list[against.Turn] | None = None
 ) -> str:
-    """Return the page for a summary whose trials lie under ``root``. Same records and libraries, same text.
+    """Return the page for a summary whose trials lie under ``root``. The same records and libraries give the same text.
 
     ``linked`` says that the page will lie in ``root`` itself, so that it can link to the raw records; ``changes`` are
     those since an older report, where one was named. Raises StoreError for a curve or a look that cannot be read.
@@ -54,7 +54,7 @@ def render(
         result=tables.result, published=tables.published, value=tables.value, spread=_spread,
         overview=tables.overview, headline=tables.headline, outcomes=OUTCOMES,
     )  # fmt: skip
-    from repro.report import svg  # here: it loads a library of plots, which a table does without
+    from repro.report import svg  # here: it loads a plotting library, which tables do not need
 
     script = (HERE / "page.js").read_text(encoding="utf-8")
     pictures = _drawn(summary["claims"], root)
@@ -82,7 +82,7 @@ def render(
 
 
 def _drawn(claims: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the figures of every claim, drawn by several processes where they are many, to the same result."""
+    """Return the figures of every claim; with many trials, several processes draw them, with the same result."""
     draw = partial(plots.of_claim, root=root)
     if sum(len(c["trials"]) for claim in claims for c in claim["conditions"]) < SEVERAL_PROCESSES_FROM:
         drawn = [draw(claim) for claim in claims]
@@ -105,12 +105,12 @@ def _sentence(text: str, *, first: bool = True) -> Markup:
 
 
 def _spread(estimate: Mapping[str, Any]) -> str:
-    """Return how well our value is known, with an n that no line end parts."""
+    """Return how well our value is known, without a line break inside ``n = 5 + 5``."""
     return tables.spread(estimate).replace(" = ", "\xa0=\xa0").replace(" + ", "\xa0+\xa0")
 
 
 def _section(name: str, *, long: bool = False) -> str:
-    """Return where the paper says it: ``§ 3.1``, or ``Section 3.1``, and the abstract by its name."""
+    """Return a section of the paper as ``§ 3.1``, or ``Section 3.1`` where ``long``; the abstract by its name."""
     if not name[:1].isdigit():
         return name[:1].upper() + name[1:] if long else name
     return f"{'Section' if long else '§'}\xa0{name}"
@@ -132,7 +132,7 @@ def _again(picture: str) -> str:
 def _figure_1(
     summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return the curves that stand for the paper's Figure 1: those of every condition measured, the headline's first.
+    """Return our curves for the paper's Figure 1: those of every condition measured, the headline's first.
 
     Where nothing was measured, a smoke condition shows the machinery.
     """

@@ -1,4 +1,4 @@
-"""What is left to run, for the terminal: a row a condition, what it takes together, and what a budget has room for."""
+"""What is left to run, for the terminal: a row per condition, the total, and what fits into a budget."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,9 @@ from repro.store import Trial
 
 
 def table(found: Sequence[Left]) -> Table:
-    """Return one row a condition: trials done of those planned so far, stale ones, time and disk that are left.
+    """Return one row per condition: trials done of those planned so far, stale ones, time and disk still to be taken.
 
-    In a narrow terminal names are folded, and no figure is.
+    In a narrow terminal names are folded, but never figures.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rows = [
@@ -35,7 +35,7 @@ def table(found: Sequence[Left]) -> Table:
 
 
 def against(found: Sequence[Left]) -> list[str]:
-    """Return why conditions cannot be run here, a line a reason, with the conditions that it is said of."""
+    """Return a line for each reason why conditions cannot be run here, with the conditions that it applies to."""
     whose: dict[str, list[str]] = {}
     for left in found:
         if left.against:
@@ -52,14 +52,14 @@ def _time(left: Left) -> str:
 
 
 def size(count: float) -> str:
-    """Return bytes as a reader says them: ``950 MB``, ``36 GB``."""
+    """Return a number of bytes in words: ``950 MB``, ``36 GB``."""
     return f"{count / 1e9:.0f} GB" if count >= 9.5e9 else f"{count / 1e9:.1f} GB" if count >= 1e9 else (
         f"{max(1, count / 1e6):.0f} MB"
     )  # fmt: skip
 
 
 def together(found: Sequence[Left], machines: Machines, device: str) -> list[str]:
-    """Return what all conditions that can be run take together, and what the figure assumes.
+    """Return what all conditions that can be run here take in total, and what that figure assumes.
 
     A trial that several conditions share is counted once.
     """
@@ -102,7 +102,7 @@ def resolved(
 
 
 def budget(chosen: Sequence[Fit], refused: Sequence[str], budget_s: float) -> list[str]:
-    """Return the commands that a budget has room for, each with what it gave up, and what it has no room for."""
+    """Return the commands that fit into a budget, each with what had to be given up, and what does not fit."""
     lines = []
     for fit in chosen:
         seeds = f" --seeds {fit.seeds}" if "seeds" in fit.gave_up.split(";")[0] else ""

@@ -1,4 +1,4 @@
-"""What a claim's figures are drawn from: estimates by condition, raw curves, the search of the learning rate."""
+"""What a claim's figures are drawn from: estimates by condition, raw curves, the search for a learning rate."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from repro import numbers, store
 
 
 def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[str]]:
-    """Return a claim's figures as SVG: the forests under "forest", and a condition's own under its name.
+    """Return a claim's figures as SVG: the forest plots under "forest", those of a condition under its name.
 
-    ``claim`` is its part of the summary, ``root`` the store of its curves.
+    ``claim`` is the claim's part of the summary, ``root`` the store that holds the curves.
     """
     found = {"forest": forests(claim)}
     for condition in claim["conditions"]:
@@ -21,7 +21,7 @@ def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[str]]:
 
 
 def forests(claim: Mapping[str, Any]) -> list[str]:
-    """Return a forest plot for each unit the claim is measured in; none before something was measured."""
+    """Return a forest plot for each unit that the claim is measured in; none until something was measured."""
     measured = [c for c in claim["conditions"] if c["evidence"] == "measured"]
     by_unit: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for condition in measured:
@@ -69,7 +69,7 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
 
 
 def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[str]:
-    """Return the condition's training error against epochs, one line a scored seed; nothing without such lines."""
+    """Return the condition's training error against epochs, one line per scored seed; empty without any line."""
     from repro.report import svg
     from repro.report.figures import Curve, training_error
 
@@ -81,7 +81,7 @@ def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -
         widest = max(row["window"] for row in rows)
         whole = [row for row in rows if row["window"] == widest]
         if len(whole) < 2:
-            continue  # a training of one epoch is a point, and no line
+            continue  # a training of one epoch is a point, not a line
         error = [row["error"] for row in whole]
         found.append(Curve(trial["arm"], trial["seed"], [row["epochs"] for row in whole], error))
     if not found:
@@ -103,7 +103,7 @@ def _reached(condition: Mapping[str, Any]) -> list[str]:
 
 
 def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
-    """Return the search of the learning rate, where there was one: one given up stands at the time it had to beat."""
+    """Return the search for a learning rate, if there was one; a rate given up stands at the time it had to beat."""
     from repro.report import svg
     from repro.report.figures import Tried, learning_rates
 

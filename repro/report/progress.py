@@ -1,4 +1,4 @@
-"""A run as it goes: bars with time left for who watches, a line for each trial that ends, and for each failure."""
+"""The progress of a run: bars with the time left, a line for each trial that ends, and one for each failure."""
 
 import sys
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from repro.store import Trial, TrialSpec
 
 
 class Progress:
-    """Tells of a command's trials, and counts what failed; what the runner reports to while ``bars`` are shown."""
+    """Shows a command's trials and counts failures; the runner reports to it while ``bars`` are shown."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.failures = 0
         self.one_screen = console.is_terminal and sys.stderr is not None and sys.stderr.isatty()
-        """Whether bars and errors come to the same place, where only the console can write without tearing bars."""
+        """Whether bars and errors go to the same screen, where only the console can write without breaking the bars."""
         self.shown = self._new()
         self.tasks: dict[str, progress.TaskID] = {}
         self.name = ""
@@ -38,7 +38,7 @@ class Progress:
 
     @contextmanager
     def bars(self, name: str = "") -> Iterator[None]:
-        """Show bars of the trials that run meanwhile; ``name`` goes before those that fail."""
+        """Show bars for the trials that run meanwhile; the line of one that fails starts with ``name``."""
         self.shown, self.tasks, self.name = self._new(), {}, name
         with self.shown:
             yield
@@ -61,12 +61,12 @@ class Progress:
         self.console.print(f"{_name(planned)}: {told}")
 
     def failed(self, planned: Planned, why: str) -> None:
-        """Replace a bar by a line on stderr."""
+        """Replace a bar by a line that tells the failure."""
         self._remove(planned)
         self.tell(f"{self.name}{planned.arm}, {planned.role}, seed {planned.spec.seed}: {why}")
 
     def tell(self, failure: str) -> None:
-        """Say on stderr, and at once, what failed."""
+        """Say at once what failed: on stderr, or through the console where bars are on the same screen."""
         self.failures += 1
         line = f"repro: failed: {failure}"
         if self.one_screen and self.shown.live.is_started:

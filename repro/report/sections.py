@@ -9,7 +9,7 @@ from repro.report import tables
 
 EVIDENCE = ("measured", "computed", "recorded")
 RECIPES = {"code": "the released recipe", "paper": "the recipe of the text", "modern": "today’s recipe"}
-"""Protocols as a reader says them."""
+"""Protocols in words."""
 
 OTHERS = "other-alexnets"
 """The claim whose arms are the networks that others call AlexNet."""
@@ -18,7 +18,7 @@ COMPARED = {"parameters": "parameters", "multiply-adds": "multiply-adds an image
 
 
 def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how many claims were tested of all, and how many have each outcome, by the evidence for it."""
+    """Return how many of all claims were tested, and how many have each outcome, by the kind of evidence."""
     found = Counter(
         (claim["outcome"], "" if claim["outcome"] in UNTESTED else tables.headline(claim)["evidence"])
         for claim in summary["claims"]
@@ -41,7 +41,7 @@ def counts(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ARITHMETIC = {"computed": "computed", "recorded": "read in the released source"}
-"""Evidence that no training gave, as a reader says it."""
+"""Kinds of evidence that need no training, in words."""
 
 ERROR_RATES = (
     "The rules of judgement were tried on simulated claims whose truth is known. Mistakes are likeliest where the true "
@@ -52,7 +52,7 @@ ERROR_RATES = (
     "misses at one end three times as often as it says. The interval covers the scatter of the seeds, not what was "
     "chosen before them, such as learning rates. The project’s `docs/error-rates.md` lists every simulated world."
 )
-"""How often a verdict is wrong, by docs/error-rates.md, which tests/test_report.py holds it to."""
+"""How often a verdict is wrong, according to docs/error-rates.md; tests/test_report.py checks that they agree."""
 
 
 def tested(summary: Mapping[str, Any]) -> str:
@@ -69,7 +69,7 @@ def tested(summary: Mapping[str, Any]) -> str:
 
 
 def chance(summary: Mapping[str, Any]) -> str:
-    """Return how often a measured verdict may be wrong, by the looks that those shown had: alpha, then its shares."""
+    """Return how often a measured verdict may be wrong: alpha for the first look, and a share for each further one."""
     looks = max(
         (c["looks"] for claim in summary["claims"] for c in claim["conditions"] if c["outcome"] in DECIDED
          and c["evidence"] == "measured"),
@@ -98,7 +98,7 @@ def tested_first(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def paper_and_readers(summary: Mapping[str, Any]) -> str:
-    """Return the counts of the paper's own claims and of its readers' questions apart; empty where one is missing."""
+    """Return separate counts of the paper's own claims and of its readers' questions; empty where one is missing."""
     parts = []
     for own, whose in ((True, "The paper’s own {} claims"), (False, "its readers’ {} questions")):
         claims = [claim for claim in summary["claims"] if bool(claim["statements"]) == own]
@@ -111,7 +111,7 @@ def paper_and_readers(summary: Mapping[str, Any]) -> str:
 
 
 def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what was measured under conditions that are no headline: it decides nothing, and readers look for it."""
+    """Return what was measured under conditions that are no headline: it decides nothing, but readers look for it."""
     return [
         {"claim": claim["id"], "title": claim["title"], "condition": c, "estimate": c["estimates"][0],
          "planned": planned(c)}
@@ -123,18 +123,18 @@ def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def synthetic(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the claims that were run on synthetic pictures, each with that condition: they show the machinery."""
+    """Return the claims that were run on synthetic pictures, each with its smoke condition: they show the machinery."""
     found = ((claim, c) for claim in summary["claims"] for c in claim["conditions"])
     return [(claim, c) for claim, c in found if c["scale"] == "smoke" and c["trials"]]
 
 
 def unfinished(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the claims that a run was begun for whose condition came out ERROR, each with it."""
+    """Return each claim with a condition that came out ERROR, and that condition: a run of it was begun."""
     return [(claim, c) for claim in summary["claims"] for c in claim["conditions"] if c["outcome"] == "ERROR"]
 
 
 def only_the_recipe(group: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether conditions of a claim, as ``beside`` found them, differ in their recipe alone, and in their outcome."""
+    """Whether conditions of a claim, as ``beside`` returns them, differ only in recipe, but also in their outcome."""
     conditions = [one["condition"] for one in group]
     alike = {(c["dataset"], c["parameters"]["net"]) for c in conditions}
     recipes, outcomes = {c["protocol"] for c in conditions}, {c["outcome"] for c in conditions}
@@ -148,10 +148,10 @@ def days(summary: Mapping[str, Any]) -> str:
 
 
 def why(claim: Mapping[str, Any]) -> str:
-    """Return what an overview says of an outcome beside the numbers: of what had no chance in it, why it came out so.
+    """Return what an overview says about an outcome beside the numbers.
 
-    Where the claim file explains the outcome, that; otherwise the band and its reason. Of what is measured, or was not
-    tested, the judge's reason.
+    If it is measured or undecided, that is the judge's reason. If it is decided without chance (computed or recorded),
+    it is why it came out so: the claim file's explanation, or else the band and its reason.
     """
     headline = tables.headline(claim)
     if claim["outcome"] not in DECIDED or headline["evidence"] not in ARITHMETIC:
@@ -165,7 +165,7 @@ def why(claim: Mapping[str, Any]) -> str:
 
 
 def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Return what ``beside`` found, the conditions of one claim together."""
+    """Return what ``beside`` returned, grouped by claim."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in found:
         groups.setdefault(one["claim"], []).append(one)
@@ -173,7 +173,7 @@ def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
 
 
 def in_words(condition: Mapping[str, Any]) -> str:
-    """Return how a condition measures, as a reader says it: ``net 19pct, the released recipe (code), on cifar10``."""
+    """Return in words how a condition measures: ``net 19pct, the released recipe (code), on cifar10``."""
     net, dataset, protocol = condition["parameters"]["net"], condition["dataset"], condition["protocol"]
     parts = [
         f"net {net}" if net else "",
@@ -184,7 +184,7 @@ def in_words(condition: Mapping[str, Any]) -> str:
 
 
 def others_run(claim: Mapping[str, Any]) -> str:
-    """Return that conditions beside an untested headline were run; empty where the headline was tested, or none was."""
+    """Return that other conditions than an untested headline were run; empty where it was tested, or none was run."""
     ran = sum(c["name"] != claim["headline"] and c["outcome"] not in UNTESTED for c in claim["conditions"])
     if not ran or claim["outcome"] != "NOT_TESTED":
         return ""
@@ -248,7 +248,7 @@ def _beside(value: float, reference: float) -> str:
 
 
 def _counted_2012(summary: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """Return what was counted of the paper's own network, by the claim of its 60 million parameters."""
+    """Return what was counted of the paper's own network, from the claim about its 60 million parameters, or None."""
     claim = next((claim for claim in summary["claims"] if claim["id"] == "parameters"), None)
     trials = [] if claim is None else tables.headline(claim)["trials"]
     found = trials[0]["measurements"] if trials else {}
@@ -256,10 +256,10 @@ def _counted_2012(summary: Mapping[str, Any]) -> Mapping[str, float] | None:
 
 
 def speed(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return a row for each speed of training there is: the paper's by its own numbers, and those we timed.
+    """Return a row for each training speed we have: the paper's, from its own numbers, and those we timed.
 
-    The floor is the time the multiply-adds alone take at the device's peak; records of ours do not hold a peak, so it
-    is told for the GPUs of 2012 only.
+    The floor is the time that the multiply-adds alone take at the device's peak. Our records do not hold a peak, so it
+    is given only for the GPUs of 2012.
     """
     rows = []
     if paper := _counted_2012(summary):

@@ -37,7 +37,7 @@ SHOWN = (
 def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False) -> dict[str, Any]:
     """Return the whole report as JSON-ready data, from the records under ``root``; infinities are None.
 
-    ``ahead``: also what the planned seeds of each condition can resolve, which takes a second or two.
+    ``ahead`` adds what the planned seeds of each condition can resolve, which takes a second or two.
     Files of the store that cannot be used are listed in ``problems``: the rest is judged without them.
     """
     stored, plans = store.stored(root), store.load_plans(root)
@@ -75,7 +75,7 @@ def _unused(trials: Sequence[Trial], claims: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _moved(root: Path, claim: Claim, problems: list[str]) -> list[str]:
-    """Return what changed of a claim's bands since its first run; why that cannot be told is added to ``problems``."""
+    """Return what changed in a claim's bands since its first run; if that cannot be told, add why to ``problems``."""
     try:
         return bands.changed(root, claim)
     except store.StoreError as error:
@@ -94,7 +94,7 @@ def outcomes(registry: Mapping[str, Claim], found: Records, plans: store.Plans) 
 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
-    """Whether the paper contradicts itself or its own source: what it states, and arithmetic or the release denies."""
+    """Whether the paper contradicts itself or its own source: arithmetic or the release denies what it states."""
     ours = headline(claim)["evidence"] in ("computed", "recorded")
     return bool(claim["statements"] and claim["outcome"] == "NOT_REPRODUCED" and ours)
 
@@ -181,7 +181,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[st
 def _resolves(
     claim: Claim, condition: Condition, trials: Sequence[Trial], seeds: Sequence[int], looks: Sequence[Sequence[int]]
 ) -> list[str]:  # fmt: skip
-    """Return in a sentence each what the planned seeds say of the expectations; nothing of what needs no seeds."""
+    """Return a sentence per expectation on what the planned seeds can say of it; empty where no seeds are needed."""
     if condition.scale == "static":
         return []
     return [resolve.sentence(r, condition.scale) for r in resolve.resolves(claim, condition, trials, seeds, looks)]
@@ -194,7 +194,7 @@ def _command(claim: Claim, name: str, verdict: Verdict) -> str:
 
 
 def _expected(e: Expectation, claim: Claim, *, alone: bool) -> dict[str, Any]:
-    """Return what the paper, or who asks, leads us to expect, before anything is run."""
+    """Return what the paper, or a question of its readers, leads us to expect before anything is run."""
     experiment = experiments.get(claim.experiment)
     return {
         "asked": not claim.statements,
@@ -232,7 +232,7 @@ def _estimate(
 
 
 def _per_seed(e: Expectation, observed: Observed) -> list[list[float]]:
-    """Return [seed, value] of every seed that has one, of both arms where two are compared; none for a max."""
+    """Return [seed, value] of every seed with an exact value, in both arms where two are compared; empty for a max."""
     arms = [arm for arm in (e.of, e.over) if arm is not None]
     found = [{o.seed: o.value for o in observed.values.get(e.observables[0], {}).get(a, ()) if o.exact} for a in arms]
     if e.statistic == "max":
@@ -262,7 +262,7 @@ def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:
 
 
 def _environments(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Return the distinct environments of the trials, each with how many trials it held."""
+    """Return the distinct environments of the trials, each with the number of trials run in it."""
     found = Counter(tuple((key, t.environment.get(key)) for key in SHOWN if key in t.environment) for t in trials)
     return [dict(environment) | {"trials": n} for environment, n in sorted(found.items(), key=lambda item: -item[1])]
 

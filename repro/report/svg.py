@@ -1,6 +1,6 @@
-"""Figures as inline SVG, a third of the size that matplotlib gives them; the page's own colours and letters.
+"""Figures as inline SVG, in the page's own colours and fonts, at a third of the size that matplotlib writes.
 
-Nothing is measured twice or drawn where it is not seen: a large registry has a thousand figures.
+No layout is computed twice and nothing invisible is written: a large registry has a thousand figures.
 """
 
 import io
@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the page's own text colour until the picture is placed
+INK = "#010203"  # stands for the page's own text colour until ``compact`` puts that in
 WIDTH = 4.6  # inches
 FONT = 10.5  # points: at this width still 10 pixels on a phone
 STYLE: Any = sns.axes_style("ticks") | {
@@ -37,7 +37,7 @@ CLASSES = {
     "text-anchor:middle;fill:currentColor": "m",
     "text-anchor:end;fill:currentColor": "e",
 }
-"""Styles of which a figure has dozens, and the classes that stand for them in the page."""
+"""Styles that occur dozens of times in a figure, and the CSS classes that replace them in the page."""
 
 CSS = "\n".join(f"figure svg .{name} {{ {style} }}" for style, name in CLASSES.items())
 
@@ -63,7 +63,7 @@ def render(
 
 
 def compact(text: str) -> str:
-    """Return an SVG element as matplotlib writes it in a third of the bytes, to the eye the same."""
+    """Return an SVG element written by matplotlib in a third of the bytes, looking the same."""
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"\1", text, count=1, flags=re.DOTALL)
     text = re.sub(r'\b(d|x|y|transform)="([^"]*)"', _shortened, text)
@@ -72,7 +72,7 @@ def compact(text: str) -> str:
     text = re.sub(r' transform="rotate\(-?0 [^"]*"| xmlns(:xlink)?="[^"]*"| version="1.1"', "", text)
     text = text.replace(INK, "currentColor").replace("xlink:href", "href")
     text = re.sub(r'style="([^"]*)"', _styled, text)
-    text = re.sub(r'<path d="[^"]*"( clip-path="[^"]*")? style="fill:none"/>', "", text)  # patches that are not seen
+    text = re.sub(r'<path d="[^"]*"( clip-path="[^"]*")? style="fill:none"/>', "", text)  # invisible patches
     text = re.sub(r' clip-path="[^"]*" class="g"', ' class="g"', text)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
@@ -81,7 +81,7 @@ def compact(text: str) -> str:
 
 
 def _shortened(found: re.Match[str]) -> str:
-    """Return coordinates to a tenth of a point, which is finer than a screen; a line goes from point to point."""
+    """Return coordinates to a tenth of a point, which is finer than a screen; those of a line as relative steps."""
     name, text = found[1], re.sub(r"\s+", " ", found[2]).strip()
     points = re.fullmatch(r"M ([-\d.]+ [-\d.]+(?: L [-\d.]+ [-\d.]+)+)", text)
     if name != "d" or points is None:

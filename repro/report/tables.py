@@ -12,7 +12,7 @@ from repro.outcomes import ORDER
 from repro.report.console import outcome
 
 SHOWN = 2
-"""Expectations of a claim that a row of the overview shows; the claim's own part has all."""
+"""How many expectations of a claim the overview shows; the claim's own part shows all."""
 
 
 def ours(estimate: Mapping[str, Any], unit: str = "") -> str:
@@ -26,16 +26,16 @@ def ours(estimate: Mapping[str, Any], unit: str = "") -> str:
 
 
 def ours_in_full(estimate: Mapping[str, Any]) -> str:
-    """Return our estimate as ``ours`` does, with its unit where the paper's words beside it have none.
+    """Return our estimate as ``ours`` does, with its unit where the paper says it in words, without a number.
 
-    A share is also told in percent: ``0.297252 of the peak (29.7%), computed``.
+    A share of a whole has its unit too, and is also given in percent: ``0.297252 of the peak (29.7%), computed``.
     """
     unit = estimate["unit"]
     return ours(estimate, unit if _in_words(estimate) or unit.startswith("fraction ") else "")
 
 
 def published(expected: Mapping[str, Any]) -> str:
-    """Return what the paper says with its unit, or what is asked where readers ask it; words stand as they are."""
+    """Return what the paper says or its readers ask: words unchanged, a number with its unit, and marked if asked."""
     text: str = expected["published_text"]
     if _in_words(expected):
         return text
@@ -55,7 +55,7 @@ def value(estimate: Mapping[str, Any]) -> str:
 
 
 def spread(estimate: Mapping[str, Any]) -> str:
-    """Return how well our value is known: its interval and n, or that it is computed, or recorded, and where."""
+    """Return how well our value is known: interval and n, or else that it is computed, or recorded in which files."""
     if estimate["value"] is None:
         return ""
     if not _known(estimate):
@@ -79,9 +79,9 @@ def headline(claim: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def overview(condition: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str]:
-    """Return the expectations that an overview shows, those that decide first, and what it says of the others.
+    """Return the expectations that an overview shows, those that decide first, and what it says about the others.
 
-    A condition with estimates gives those, one without what is expected.
+    A condition that has estimates returns these, any other what is expected.
     """
     rows = condition["estimates"] or condition["expected"]
     if len(rows) <= SHOWN:
@@ -97,7 +97,7 @@ def overview(condition: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], str
 
 
 def claims(summary: Mapping[str, Any]) -> Table:
-    """Return a row for each claim, or for each number of it that is shown: the paper's, ours, the verdict."""
+    """Return a row for each number shown of each claim: the paper's, ours, the verdict."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=LEVELS, caption_justify="left")
     table.add_column("claim", no_wrap=True)
     table.add_column("paper", overflow="fold", max_width=30)
@@ -114,7 +114,7 @@ def claims(summary: Mapping[str, Any]) -> Table:
 
 
 def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
-    """Return one row a condition of a claim; ``only`` those named, whose reasons are told beside it, levels and all."""
+    """Return one row per condition of a claim, or per one named in ``only``: the reasons beside it tell the levels."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=None if only else LEVELS, caption_justify="left")
     for name in ("condition", "scale", "protocol", "ours", "verdict"):
         table.add_column(name, overflow="fold")
@@ -128,7 +128,7 @@ def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
 
 
 def trials(condition: Mapping[str, Any]) -> Table:
-    """Return one row a trial of a condition: the search first, then the scored seeds."""
+    """Return one row per trial of a condition: the search first, then the scored seeds."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("arm", "role", "rate", "seed", "result", "status"):
         table.add_column(name, justify="right" if name in ("rate", "seed", "result") else "left")

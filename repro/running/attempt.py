@@ -1,4 +1,4 @@
-"""One trial, tried: its record, or in one line why there is none. Only a broken store or a lost rank gets past it."""
+"""Attempt one trial, for its record or one line why there is none. Only a store error or a lost rank is raised."""
 
 from repro import experiments, measure
 from repro.environment import describe
@@ -12,10 +12,10 @@ from repro.training.passes import for_want_of_memory
 
 
 def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Outcome:
-    """Run one trial and return its record, one line that says why there is none, or None where it was stopped.
+    """Run one trial; return its record, one line that says why it failed, or None where it was stopped.
 
-    ``seen`` is the record that it was planned on: where it has changed, another process was faster. Raises StoreError,
-    and Lost where another rank is gone.
+    ``seen`` is the record that the trial was planned on. Returns Elsewhere where another process holds the trial, or
+    was faster and has changed that record. Raises StoreError, and Lost where another rank is gone.
     """
     identity = task.spec.identity(data.digest)
     with locked(task.setting.store, identity) as ours:
@@ -41,7 +41,7 @@ def attempt(task: Task, data: Data, monitor: Monitor, seen: Trial | None) -> Out
 
 
 def smaller(spec: TrialSpec, micro_batch: int | None = None, team: Team = ALONE) -> str:
-    """Return what may help a trial that memory did not suffice for; empty where no batch can be halved."""
+    """Return advice for a trial that ran out of memory; empty where its batch cannot be halved."""
     field = experiments.get(spec.experiment).Parameters.model_fields.get("batch")
     batch = spec.config.get("batch", field.default if field else None)
     if not isinstance(batch, int) or batch < 2:

@@ -1,10 +1,10 @@
 """Trials on a Ray cluster: each is a task with the CPUs and GPUs it needs, on whichever machine has them free.
 
-Nothing has to be shared but the data sets. A worker runs its trial in a folder of its own, which begins with the state
-that the store has; on the way it sends its newest state home, and at the end its record and curve. Only the process
-that was started, at home, and its desk, an actor beside it, write to the store, under the trial's lock. When a worker
-is lost, its trial is begun again from the newest state that came home. Ray's own retries are off: they would begin with
-an older one.
+The machines need to share nothing but the data sets. A worker runs its trial in a temporary folder, which begins with
+the state that the store has. As it trains it sends its newest state home, and at the end its record and curve. Only the
+home process (the one that the user started) and its desk, an actor on the same machine, write to the store, under the
+trial's lock. When a worker is lost, its trial is begun again from the newest state that came home. Ray's own retries
+are off, because they would begin with an older state.
 """
 
 import os
@@ -31,10 +31,10 @@ from repro.running.runner import DeviceError, Source
 from repro.running.work import Elsewhere, Gone, Observer, Outcome
 from repro.store import Trial, TrialSpec, folder, locked, recall
 
-LOOK_S = 0.5  # between two looks of the process at home at what came back and what was told
-POLL_S = 1.0  # between two calls of a worker at the desk, with up to CALLERS of them
+LOOK_S = 0.5  # seconds between two looks of the home process for trials that came back and for reported progress
+POLL_S = 1.0  # seconds between two calls of a worker to the desk; longer where more than CALLERS trials find room
 CALLERS = 200
-NODES_S = 5.0  # between two looks at which machines there are
+NODES_S = 5.0  # seconds between two looks at which machines the cluster has
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Cluster:
 
     device: torch.device
     gpus: int
-    """GPUs of the machine that has most of them; 0 on a CPU."""
+    """GPUs of the machine that has the most; 0 where trials run on CPUs."""
     jobs: int | None
     desk: Any
 
@@ -52,7 +52,7 @@ class Cluster:
         self, sources: Callable[[Planned], Source], tasks: Callable[[Planned], Task], observer: Observer,
         stop: threading.Event,
     ) -> Iterator["_Pool"]:  # fmt: skip
-        """Yield the cluster's workers, for ``runner.run_together``. Raises Problem where no trial finds room."""
+        """Yield the cluster's workers, for ``runner.run_together``. Raises Problem where no machine fits a trial."""
         each = 1 if self.gpus else 0
         cpus, gpus = _most("CPU"), _most("GPU")
         threads = max(1, int(cpus / gpus)) if each else torch.get_num_threads()
@@ -70,16 +70,16 @@ class Cluster:
 
 @contextmanager
 def joined(on: str, device: str, jobs: int | None) -> Iterator[Cluster]:
-    """Join the cluster that ``on`` names, ``ray://HOST:PORT`` or ``ray://auto``; for ``ray`` make one of this machine.
+    """Join the cluster that ``on`` names (``ray://HOST:PORT`` or ``ray://auto``); ``ray`` starts one on this machine.
 
-    Raises Problem where none answers, and DeviceError where it does not have the ``device`` (auto, cpu or cuda).
+    Raises Problem where no cluster answers, and DeviceError where it lacks the ``device`` (auto, cpu or cuda).
     """
     address = on.removeprefix("ray").removeprefix("://") or "local"
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     ours = not ray.is_initialized()
     if ours:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks without GPUs see what others see
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # do not hide the GPUs from tasks without any
         try:
             ray.init(address=address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -102,17 +102,17 @@ def joined(on: str, device: str, jobs: int | None) -> Iterator[Cluster]:
 
 
 def _machines() -> list[dict[str, float]]:
-    """Return the resources of each machine that is there."""
+    """Return the resources of each machine that is alive, as name -> amount."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _most(resource: str) -> float:
-    """Return how much of a resource the machine has that has most of it."""
+    """Return the largest amount of a resource that any one machine has."""
     return max((machine.get(resource, 0.0) for machine in _machines()), default=0.0)
 
 
 def _slots(threads: int, gpus: int) -> int:
-    """Return how many trials find room at a time."""
+    """Return how many trials find room on the cluster at a time."""
     fit = [
         min(machine.get("CPU", 0.0) // threads, machine.get("GPU", 0.0) // gpus if gpus else float("inf"))
         for machine in _machines()
@@ -121,7 +121,7 @@ def _slots(threads: int, gpus: int) -> int:
 
 
 class Desk:
-    """Where workers report: an actor on the machine of the process at home, whose store it can write to."""
+    """The actor that workers report to. It runs on the machine of the home process, so it can write to the store."""
 
     def __init__(self) -> None:
         self.open: dict[str, tuple[int, Path]] = {}
@@ -131,18 +131,18 @@ class Desk:
         self.leaving = False
 
     def begin(self, key: str, attempt: int, place: Path) -> None:
-        """Expect reports of an attempt at a trial, whose folder in the store is ``place``, and of no earlier one."""
+        """Accept reports of this attempt at a trial, and of no earlier one; ``place`` is its folder in the store."""
         self.open[key] = (attempt, place)
         self.heard.discard(key)
         self.kept.discard(key)
 
     def end(self, key: str) -> bool:
-        """Expect no more of a trial; return whether a state of its last attempt came home."""
+        """Accept no more reports of a trial; return whether a state of its last attempt came home."""
         del self.open[key]
         return key in self.kept
 
     def tell(self, key: str, attempt: int, done: float, words: str) -> bool:
-        """Take in how far an attempt is; return whether it is to stop."""
+        """Note how far an attempt is; return whether it must stop."""
         if self._outdated(key, attempt):
             return True
         self.heard.add(key)
@@ -160,19 +160,19 @@ class Desk:
         return self.open.get(key, (None,))[0] != attempt
 
     def collect(self) -> dict[str, tuple[float, str]]:
-        """Return what was told since the last call: key to how far and words."""
+        """Return the progress reported since the last call, as key -> (how far, words)."""
         told, self.told = self.told, {}
         return told
 
     def leave(self) -> set[str]:
-        """Have all attempts stop at their next call; return the keys of those that have called."""
+        """Make every attempt stop at its next call; return the keys of those that have called already."""
         self.leaving = True
         return self.heard
 
 
 @dataclass
 class _Pool:
-    """The workers of a cluster, as the process at home sees them."""
+    """The workers of a cluster, as the home process sees them."""
 
     sources: Callable[[Planned], Source]
     tasks: Callable[[Planned], Task]
@@ -213,7 +213,7 @@ class _Pool:
 
     def room(self) -> bool:
         if time.monotonic() - self._looked > NODES_S:
-            # With no machine left one trial waits at Ray for the next.
+            # With no machine left, one trial still waits in Ray's queue for the next machine.
             self._slots, self._looked = max(1, _slots(self.threads, self.gpus)), time.monotonic()
         return not self.back and len(self.running) < min(self._slots, self.jobs or self._slots)
 
@@ -290,14 +290,14 @@ class _Pool:
         self.stop.wait(runner.WAIT_S)
 
     def close(self) -> None:
-        """Let go of what is held; what still runs, after an error at home, is expected no more and so stops."""
+        """Release all locks. Trials that still run, after an error at home, are no longer expected and so stop."""
         for key, lock in self.locks.items():
             self.desk.end.remote(key)
             lock.close()
 
 
 def _hold_many_files() -> None:
-    """Let this process hold as many files open as it may: each trial under way is a lock."""
+    """Raise this process's limit of open files as far as it may go: each trial under way holds a lock file open."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""The other end of a cluster: run one trial on a worker, in a folder of its own, and bring its files home."""
+"""The worker's end of a cluster: run one trial in a temporary folder, and send its files home."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ from repro.running.work import Outcome
 from repro.store import RESULTS, folder, recall
 from repro.training import checkpoint
 
-STATE_S = 60.0  # between two states sent home, at least; more where sending would take over 2% of a worker's time
+STATE_S = 60.0  # seconds between two states sent home; longer where sending would take over 2% of a worker's time
 STATE = ("checkpoint.pt", "checkpoint.pt.previous", "checkpoint.pt.new")
 FILES = (*STATE, *RESULTS)
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker must know of a trial: what to run, on what, and the state to begin with."""
+    """All that a worker needs to run a trial: the task, where its data comes from, and the state to begin with."""
 
     task: Task
     source: tuple[str, Any, Place]
@@ -45,14 +45,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Back:
-    """How a trial came back, None where it was stopped, and its files, None where it was not begun."""
+    """What a worker returns: the trial's outcome (None where it was stopped), and its files (None: it never began)."""
 
     outcome: Outcome
     files: dict[str, bytes] | None = None
 
 
 def files_in(place: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the content of those of the files that are in the folder ``place``."""
+    """Return the contents of those of the named files that exist in the folder ``place``."""
     found = {}
     for name in names:
         with contextlib.suppress(FileNotFoundError):
@@ -68,11 +68,11 @@ def put(place: Path, files: dict[str, bytes]) -> None:
 
 
 _data: dict[str, Any] = {}
-"""What this worker loaded last, and what of."""
+"""The data that this worker loaded last, under a key that says what it was loaded from."""
 
 
 def measure_there(order: Order, desk: Any) -> Back:
-    """Run one trial on a worker of the cluster, in a folder of its own."""
+    """Run one trial on a worker of the cluster, in a temporary folder, and return its outcome and files."""
     host = socket.gethostname()
     if order.versions != (ours := (repro.__version__, torch.__version__)):
         there = " and torch ".join(order.versions)
@@ -100,7 +100,7 @@ def measure_there(order: Order, desk: Any) -> Back:
 
 
 def _load(source: tuple[str, Any, Place], device: torch.device) -> Any:
-    """Return the data, as loaded for the trial before where that was of the same. Raises DataError."""
+    """Return the data; reuse what the trial before it loaded, where that is the same. Raises DataError."""
     experiment, parameters, place = source
     if not place.own.is_dir():  # the store is not shared with this machine
         place = replace(place, own=Path(tempfile.gettempdir()) / f"repro-sets-{os.getuid()}")
@@ -112,7 +112,7 @@ def _load(source: tuple[str, Any, Place], device: torch.device) -> Any:
 
 
 class _Line:
-    """A worker's line home: it tells how far the trial is, sends its state, and hears whether to stop."""
+    """A worker's line home: it reports how far the trial is, sends its state, and hears whether to stop."""
 
     def __init__(self, desk: Any, key: str, attempt: int, place: Path, poll_s: float) -> None:
         self._desk, self._key, self._attempt, self._place, self._poll_s = desk, key, attempt, place, poll_s
@@ -135,7 +135,7 @@ class _Line:
         return self._stop.is_set()
 
     def report(self, done: float, words: str) -> None:
-        """Note how far the trial is, and now and then send home the state that it has written."""
+        """Note how far the trial is, and every STATE_S seconds or more send home the state that it has written."""
         self._latest = (done, words)
         mark = self._stamp()
         if mark is None or mark == self._mark or time.monotonic() - self._sent < self._pause:
@@ -144,7 +144,7 @@ class _Line:
         try:
             ray.get(self._desk.keep.remote(self._key, self._attempt, files_in(self._place, (STATE[0], "record.json"))))
         except RayError:
-            self._stop.set()  # the process at home is gone, or cannot write
+            self._stop.set()  # the home process is gone, or cannot write
         self._sent, self._mark = time.monotonic(), mark
         self._pause = checkpoint.pause(STATE_S, self._sent - begun)
 

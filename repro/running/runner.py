@@ -1,7 +1,7 @@
-"""Run what a condition still lacks: one trial at a time, several side by side, or in a given pool.
+"""Run a condition's pending trials: one at a time, several side by side, or in a given pool of workers.
 
-The same command after a stop goes on where it was. Several commands may share a store: each trial is run by one of
-them, and who has nothing else to do waits for the others.
+After a stop, the same command continues where it was. Several commands may share a store: each trial is run by one of
+them, and a command that has nothing else to do waits for the others.
 """
 
 import os
@@ -40,14 +40,15 @@ _stop = threading.Event()
 
 
 class DeviceError(Problem):
-    """The device asked for is not here; the message says what is."""
+    """The requested device is not on this machine; the message says what is."""
 
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
-    """Meet the processes that torchrun started with this one, if it did; yield them and this one's device.
+    """Join the processes that torchrun started with this one, if any; yield the team and this process's device.
 
-    Raises DeviceError where that is not here, Problem where torchrun's words make no sense, Lost where nobody comes.
+    Raises DeviceError where that device is not here, Problem where torchrun's environment variables make no sense or
+    the ranks differ in GPU or code, and Lost where the other ranks do not come.
     """
     place = parallel.asked_for()
     here = pick_device(device)
@@ -60,7 +61,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
 
 
 def follow(team: Team, place: Place, device: torch.device, *, deterministic: bool = False) -> int:
-    """Be another rank than 0: do its part of the trials that rank 0 runs, and return the exit code. Raises Lost."""
+    """Do the part of a rank other than 0 in the trials that rank 0 runs; return the exit code. Raises Lost."""
     with _stop_on_signals(), _determinism(deterministic):
         return together.follow(team, place, device, _stop.is_set)
 
@@ -83,12 +84,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def count_gpus(device: torch.device) -> int:
-    """Return how many GPUs a run on ``device`` may use: none on a CPU."""
+    """Return how many GPUs a run on ``device`` may use; 0 on a CPU."""
     return torch.cuda.device_count() if device.type == "cuda" else 0
 
 
 def prepare(experiment: str, condition: Condition, place: Place, *, team: Team = ALONE) -> Source:
-    """Load what a condition's trials are measured on, on every rank of ``team``.
+    """Return the data of a condition's trials, loaded on every rank of ``team``.
 
     Raises DataError where it is missing or altered.
     """
@@ -108,7 +109,7 @@ def alone(experiment: str, condition: Condition, device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A condition to be run with some seeds, on its data; ``name`` is of what, where several are run."""
+    """A condition to run with some seeds, on its data; ``name`` tells it apart where several are run together."""
 
     condition: Condition
     source: Source
@@ -116,7 +117,7 @@ class Wanted:
     name: str = ""
 
     def part(self, name: str = "") -> Part:
-        """Return what the scheduler must know of it; ``name`` goes before its arms in what is told."""
+        """Return what the scheduler must know of this condition; ``name`` is put before its arms in messages."""
         return Part(self.source.experiment, self.condition, self.seeds, self.source.data.digest, name)
 
 
@@ -129,15 +130,15 @@ def run(
     pool: Callable[..., AbstractContextManager[Pool]] | None = None,
     reader: Reader | None = None,
 ) -> bool:
-    """Run the condition's pending trials to the end; return whether SIGINT or SIGTERM stopped it before.
+    """Run the condition's pending trials; return whether SIGINT or SIGTERM stopped them before the end.
 
-    Then every trial under way has saved its state. ``jobs`` trials run side by side, or one at a time in this process
+    If so, every trial under way has saved its state. ``jobs`` trials run side by side, or one at a time in this process
     where they have to be ``alone``. The other ranks of the setting's team follow. ``pool``, where given, makes the
-    workers, in place of ``jobs``: of the source, what makes a trial's task, the observer, and the event that says to
-    stop. ``reader``: what knows the store's records from before.
+    workers in place of ``jobs``; it is called with the source, the function that makes a trial's task, the observer,
+    and the event that says to stop. ``reader`` may know the store's records already, from before this run.
 
-    A trial that fails is told to the observer at once and does not stop the others. Raises StoreError, WorkerDied
-    where a process beside this one is gone, and Lost where a rank is.
+    A trial that fails is reported to the observer at once and does not stop the others. Raises StoreError, WorkerDied
+    where a worker process is gone, and Lost where a rank is.
     """
     observer, source, device = observer or Silent(), wanted.source, setting.device
     work = Work([wanted.part()], reader or Reader(setting.store))
@@ -163,10 +164,11 @@ def run_together(
     observer: Observer | None = None,
     reader: Reader | None = None,
 ) -> bool:
-    """Run what several conditions lack at once, on a cluster: none of its workers idles while one of them ends.
+    """Run the pending trials of several conditions at once, on a cluster: no worker idles while one condition ends.
 
-    A trial that several want is run once, for the first. ``pool`` makes the workers: of what gives a trial's source and
-    what makes its task, the observer, and the event that says to stop. All else as ``run``.
+    A trial that several conditions want is run once, for the first of them. ``pool`` makes the workers; it is called
+    with the functions that give a trial's source and its task, the observer, and the event that says to stop.
+    Everything else is as in ``run``.
     """
     observer = observer or Silent()
     sources = {one.part(one.name): one.source for one in wanted}
@@ -183,13 +185,13 @@ def run_together(
 
 
 def stopping() -> bool:
-    """Whether a signal asked the last run to stop: where it raised, that could not be returned."""
+    """Return whether a signal asked the last run to stop, which ``run`` could not say itself where it raised."""
     return _stop.is_set()
 
 
 @contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
-    """Have torch use operations that give the same bits each time, and afterwards what it used before."""
+    """Make torch use only operations that give the same bits each time, if ``wanted``; then restore its setting."""
     before = torch.are_deterministic_algorithms_enabled()
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a GPU is first used; workers inherit it
@@ -239,7 +241,8 @@ class _Here:
 def _stop_on_signals() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as it always does.
 
-    But not under torchrun, which passes on a signal that may have come here anyway, and kills what stays too long.
+    Under torchrun a second one is another request: torchrun passes on a signal that may have come here already, and it
+    kills processes that stay too long.
     """
 
     def request(number: int, _frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""One ``repro run``: pick the conditions, run them, judge, and tell."""
+"""One ``repro run``: pick the conditions, run them, judge the records, and print the verdicts."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from repro.store import StoreError, Unusable, add_look
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line was told: ``repro run claim --help`` says what each means. Times are in seconds."""
+    """The options of the command line; ``repro run claim --help`` says what each means. Times are in seconds."""
 
     store: Path
     data: Path | None
@@ -48,8 +48,8 @@ class Options:
 class _Command:
     """What every step of one command needs.
 
-    ``named``: the user asked for these claims. The half that needs torch is no type here: its ``runner``, how trials
-    are run, where data comes from, and the cluster, where there is one.
+    ``named``: the user asked for these claims. The types of four fields need torch, so they are Any here: the module
+    ``runner``, ``setting`` (how trials are run), ``place`` (where data comes from) and ``cluster`` (or None).
     """
 
     options: Options
@@ -63,10 +63,10 @@ class _Command:
 
 
 def run(wanted: Sequence[tuple[Claim, Choice | None]], options: Options, *, named: bool) -> int:
-    """Run a condition of each claim, the one chosen or the one that fits, and return the exit code.
+    """Run one condition of each claim, the chosen one or else the one that fits, and return the exit code.
 
-    ``named``: the user asked for these claims, so one that is not tested is a miss; where the condition was left to us,
-    so is one that is run under a condition that cannot test it.
+    ``named``: the user asked for these claims, so a claim that is not tested counts as a miss. Where the choice of
+    condition was left to us, so does a claim that is run under a condition that cannot test it.
     """
     runner = _runner()
     place = runner.Place(root=options.data, own=options.store / "sets", download=options.download)
@@ -97,7 +97,7 @@ def run(wanted: Sequence[tuple[Claim, Choice | None]], options: Options, *, name
 
 
 def _run(c: _Command, wanted: Sequence[tuple[Claim, Choice | None]]) -> int:
-    """Do so as the only process, or as rank 0 of several."""
+    """Do the work of ``run``, as the only process or as rank 0 of several."""
     choices: list[tuple[Claim, Choice, bool]] = []
     ready = _ready(c, wanted, choices)
     for batch in filter(None, [[*ready]]) if c.cluster else ([one] for one in ready):
@@ -122,10 +122,11 @@ def _run(c: _Command, wanted: Sequence[tuple[Claim, Choice | None]]) -> int:
 def _ready(
     c: _Command, wanted: Sequence[tuple[Claim, Choice | None]], choices: list[tuple[Claim, Choice, bool]]
 ) -> Iterator[Any]:
-    """Choose a condition of each claim, into ``choices``, and yield those that are to be run, with their data.
+    """Choose a condition of each claim, into ``choices``, and yield a Wanted for each one that is to be run.
 
-    What stands in the way of one is told and does not stop the others; of the first, a wrong use is raised, and before
-    anything is begun so is that of a condition that was asked for.
+    A problem with one claim is reported and does not stop the others, but a store error ends the rest. Raises Unfit,
+    before anything is begun, for a condition that the user asked for. Until the first condition is yielded it also
+    raises StoreError, and Unfit for a claim that the user named.
     """
     for claim, asked in wanted:
         if c.named and asked and asked.condition:
@@ -162,7 +163,7 @@ def _ready(
 
 
 def _chosen(c: _Command, claim: Claim, asked: Choice | None) -> Choice:
-    """Return the condition to run: the one asked for, if it may be run here, or the one that fits by now."""
+    """Return the choice of condition: the one asked for, if it may be run here, else the one that fits."""
     device = c.setting.device
     gpus = c.cluster.gpus if c.cluster else c.runner.count_gpus(device)
     here: dict[str, Any] = {"budget_s": c.options.budget_s, "seeds": c.options.seeds}
@@ -173,7 +174,7 @@ def _chosen(c: _Command, claim: Claim, asked: Choice | None) -> Choice:
 
 
 def _refuse_unfit(c: _Command, claim: Claim, condition: Condition) -> None:
-    """Raise Unfit for trials that cannot be run as asked."""
+    """Raise Unfit where a condition's trials cannot be run with the options given."""
     if c.cluster and experiments.get(claim.experiment).TIMED:
         raise c.runner.together.Unfit(f"{claim.experiment}: {c.runner.SHARED}; run it without --on")
     s = c.setting
@@ -181,8 +182,8 @@ def _refuse_unfit(c: _Command, claim: Claim, condition: Condition) -> None:
 
 
 def _note(root: Path, claim: Claim, condition: str, seeds: tuple[int, ...]) -> None:
-    """Note what is asked for and expected, before it is run. Raises StoreError."""
-    bands.load(root, claim.id)  # a look that is noted costs alpha: first see that the rest can be
+    """Record which condition is looked at and what is expected of it, before it is run. Raises StoreError."""
+    bands.load(root, claim.id)  # a recorded look costs alpha, so first see that the bands can be read
     add_look(root, claim.id, condition, seeds)
     bands.note(root, claim)
 
@@ -202,7 +203,7 @@ def _run_batch(c: _Command, wanted: Sequence[Any]) -> bool:
 
 @contextmanager
 def _leaving_at_once() -> Iterator[None]:
-    """Have Ctrl-C end the process on the spot: what it raises, torch's start swallows, and goes on half made."""
+    """Make Ctrl-C end the process on the spot: while it loads, torch swallows KeyboardInterrupt and stays half made."""
 
     def leave(_number: int, _frame: Any) -> None:
         os.write(2, b"repro: interrupted\n")
@@ -220,21 +221,21 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 def _runner() -> Any:
-    """Return the half that needs torch, or say how to get it."""
+    """Return the module ``runner``, which needs torch. Raises a Problem that says how to get it where it is missing."""
     with needing("running trials", "run"), _leaving_at_once():
         from repro.running import runner
     return runner
 
 
 def _cluster() -> Any:
-    """Return what runs trials on a cluster, or say how to get it."""
+    """Return the module ``cluster``, which needs Ray. Raises a Problem that says how to get it where it is missing."""
     with needing("--on", "ray"):
         from repro.running import cluster
     return cluster
 
 
 def _conclude(choices: Sequence[tuple[Claim, Choice, bool]], root: Path, console: Console, *, named: bool) -> int:
-    """Print the verdicts of what was run, then the counts, and return the exit code that agrees with them."""
+    """Print the verdicts of the conditions that were run, then the counts; return the exit code, which agrees."""
     found = summary.summarise({claim.id: claim for claim, _, _ in choices}, root)
     told = {claim["id"]: claim for claim in found["claims"]}
     code, outcomes = DONE, []

@@ -1,9 +1,9 @@
-"""What is left of some conditions: which trial is run next, and what becomes of one that came back.
+"""The pending trials of some conditions: which one is run next, and what becomes of one that came back.
 
-It knows no clock, no process and no network: ``drive`` keeps any ``Pool`` of workers busy, this process, processes
-beside it, a cluster or a simulation of one. The experiments are asked what is pending at the start, in a search after
-each of its trials (so that one that has found its rate hands over to scoring), and once more at the end. The first
-condition's trials go first; a trial that several want is run once.
+This module knows no clock, no process and no network: ``drive`` keeps any ``Pool`` of workers busy, be it this process,
+processes beside it, a cluster or a simulation of one. The experiments are asked what is pending at the start, after
+each trial of a search (so that a search that has found its rate hands over to scoring), and once more at the end. The
+first condition's trials go first; a trial that several conditions want is run once.
 """
 
 from collections import Counter, deque
@@ -18,11 +18,11 @@ from repro.spec import Condition
 from repro.store import Trial, TrialSpec
 
 TRIES = 5
-"""Workers that a trial may lose one after the other, without getting on, before it is given up."""
+"""A trial is given up once it has lost this many workers in a row without making progress."""
 
 
 class Observer(Protocol):
-    """What the command line wants to hear: a trial starts, moves on, ends, or fails for the reason ``why``."""
+    """What the command line is told: that a trial starts, makes progress, ends, or fails for the reason ``why``."""
 
     def started(self, planned: Planned) -> None: ...
     def moved(self, spec: TrialSpec, done: float, words: str) -> None: ...
@@ -41,43 +41,43 @@ class Silent:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A trial that is another process's: held by it now, or else ``found`` as it left it since we planned."""
+    """A trial of another process: held by it now, or else with the record ``found``, written since we planned."""
 
     found: Trial | None = None
 
 
 @dataclass(frozen=True)
 class Gone:
-    """A trial whose worker is gone: ``why``, and whether it had got on since the trial was last begun."""
+    """A trial whose worker is gone: ``why``, and whether the trial made progress since it was last begun."""
 
     why: str
     got_on: bool
 
 
 Outcome = Trial | Elsewhere | Gone | str | None
-"""How a trial came back: ended, somebody else's, without its worker, failed (one line), or stopped with its state."""
+"""How a trial came back: ended, of another process, its worker gone, failed (one line why), or stopped (None)."""
 
 
 class Pool(Protocol):
     """Workers that trials are given to."""
 
     def stopping(self) -> bool:
-        """Whether no further trial is to be begun."""
+        """Return whether no further trial may be begun."""
         ...
 
     def room(self) -> bool:
-        """Whether a trial that is begun now finds a worker."""
+        """Return whether a trial that is begun now finds a worker."""
         ...
 
     def begin(self, planned: Planned, seen: Trial | None) -> None:
-        """Begin a trial, or go on with it; ``seen`` is the record that it was planned on."""
+        """Begin or continue a trial; ``seen`` is the record that it was planned on."""
         ...
 
     def ended(self) -> Iterable[tuple[Planned, Outcome]]:
-        """Give the trials that came back, each once for each time it was begun; waits a little where there is none.
+        """Return the trials that came back, one entry for each time a trial was begun; wait a little if there is none.
 
-        Once stopping, has every trial under way save its state and come back. What goes wrong with the workers is
-        raised behind the trials that came back before it.
+        Once stopping, make every trial under way save its state and come back. An error of the workers is raised only
+        after the trials that came back before it.
         """
         ...
 
@@ -88,7 +88,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A condition to be run with some seeds; ``name`` goes before its arms in what is told, where there are several."""
+    """A condition to run with some seeds; where there are several, ``name`` is put before its arms in messages."""
 
     experiment: str
     condition: Condition
@@ -98,7 +98,7 @@ class Part:
 
 
 class Job(NamedTuple):
-    """A trial to be run, what was recorded of it when it was planned, and the condition it is run for."""
+    """A trial to run, its record (if any) when it was planned, and the condition it is run for."""
 
     planned: Planned
     seen: Trial | None
@@ -107,7 +107,7 @@ class Job(NamedTuple):
 
 @dataclass
 class Work:
-    """What is left of some conditions. Keys are those of specs, which in one run name their data too."""
+    """The pending trials of some conditions. Keys are those of trial specs; within one run a key implies the data."""
 
     parts: Sequence[Part]
     reader: Reader
@@ -121,17 +121,17 @@ class Work:
     lost: Counter[str] = field(default_factory=Counter)
     """key -> workers lost one after the other."""
     _waiting: deque[Job] | None = None
-    """What the experiments last said to be pending, less what was begun since; None where they must be asked again."""
+    """What the experiments last said was pending, less what was begun since; None where they must be asked again."""
     _ended: set[str] = field(default_factory=set)
-    """Keys of the trials that ended since: of several conditions that want one, the others have it now."""
+    """Keys of the trials that ended since they were asked: every condition that wants one of them now has it."""
     _changed: bool = False
-    """Whether a trial came back since."""
+    """Whether a trial came back since they were asked."""
 
     def next(self) -> Job | None:
         """Return the next trial to run; None where nothing can be begun now."""
         found = self._first()
         if found is None and self._changed and not self.running:
-            self._waiting = None  # another process may have left a trial, or an experiment want one more
+            self._waiting = None  # another process may have left a trial undone, or an experiment may want one more
             found = self._first()
         return found
 
@@ -154,7 +154,7 @@ class Work:
                 yield Job(planned._replace(arm=part.name + planned.arm), done.get(planned.spec.key), part)
 
     def begin(self, job: Job, observer: Observer) -> None:
-        """Count a trial as running, and tell the observer of it, once."""
+        """Count a trial as running, and tell the observer the first time."""
         key = job.planned.spec.key
         self.running[key] = job
         if key not in self.begun:
@@ -162,7 +162,7 @@ class Work:
             observer.started(job.planned)
 
     def settle(self, planned: Planned, outcome: Outcome, observer: Observer) -> None:
-        """Take in how a trial came back."""
+        """Take a trial off the running ones, and deal with how it came back."""
         key = planned.spec.key
         job = self.running.pop(key)
         self._changed = True
@@ -195,16 +195,16 @@ class Work:
         observer.failed(planned, why)
 
     def look_again(self) -> None:
-        """Count what other processes held as free, and read the store and ask the experiments again."""
+        """Forget which trials other processes held; the next call reads the store and asks the experiments again."""
         self.elsewhere.clear()
         self._waiting = None
 
 
 def drive(work: Work, pool: Pool, observer: Observer) -> bool:
-    """Keep a pool's workers busy until nothing is left that can be begun; return whether it was stopped before.
+    """Keep a pool's workers busy until nothing is left that can be begun; return whether it was stopped before that.
 
-    Then all that was under way has come back. The observer hears of each trial as soon as it has: whatever is raised
-    afterwards takes nothing from it.
+    On return every trial under way has come back. The observer hears of each trial as soon as it comes back, so an
+    error that is raised afterwards hides none of them.
     """
     while True:
         while not pool.stopping() and pool.room() and (job := work.next()):

@@ -1,8 +1,8 @@
 """Trials side by side on this machine: in processes on a CPU, in threads of this process on a GPU.
 
-Processes, because Python runs one thread at a time, and calls a CPU's arithmetic operation by operation. Threads,
-because it does not a GPU's: a step is a recording that is replayed, and what the threads share (the images, the
-libraries' memory) lies on the GPU once.
+On a CPU Python calls the arithmetic operation by operation, and it runs one thread at a time: hence processes. On a GPU
+a step is a recording that is replayed, which takes Python little time: hence threads, and what they share (the images,
+the libraries' memory) lies on the GPU once.
 """
 
 import multiprocessing
@@ -29,7 +29,7 @@ from repro.running.attempt import attempt
 from repro.running.work import Observer, Outcome, Pool
 from repro.store import Trial
 
-WAIT_S = 1.0  # between two looks at trials that another process holds
+WAIT_S = 1.0  # seconds between two looks at trials that another process holds
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class WorkerDied(Problem):
 
 @dataclass
 class _SideBySide:
-    """Workers of this machine: ``moved`` brings what they report, and ``leave``, once set, has them save and stop.
+    """Workers on this machine. ``moved`` is the queue of their progress reports.
 
-    ``asked`` is set when the user wants to stop.
+    ``asked`` is set when the user wants to stop; ``leave``, once set, makes the workers save their state and stop.
     """
 
     jobs: int
@@ -83,7 +83,7 @@ class _SideBySide:
         self.asked.wait(WAIT_S)
 
 
-# Threads, which share the data and the GPU, each with a stream of its own.
+# Threads: they share the data and the GPU, and each has its own CUDA stream.
 
 
 @contextmanager
@@ -91,10 +91,10 @@ def threads(
     source: Source, tasks: Callable[[Planned], Task], observer: Observer, asked: threading.Event, *, jobs: int,
     device: torch.device,
 ) -> Iterator[Pool]:  # fmt: skip
-    """Have ``jobs`` threads of this process run trials on ``device``."""
+    """Yield a pool of ``jobs`` threads of this process that run trials on ``device``."""
     leave, moved, data = threading.Event(), queue.SimpleQueue[Any](), source.data.to(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)  # the data is there before a stream that has not waited for it reads it
+        torch.cuda.synchronize(device)  # the threads' streams would not wait for the data to arrive
 
     def run(task: Task, seen: Trial | None) -> Outcome:
         monitor = Monitor(lambda done, words: moved.put((task.spec, done, words)), leave.is_set)
@@ -108,10 +108,10 @@ def threads(
         try:
             yield _SideBySide(jobs, lambda p, seen: pool.submit(run, tasks(p), seen), observer, asked, leave, moved)
         finally:
-            leave.set()  # an error in one: the others save their state and leave
+            leave.set()  # after an error in one thread, the others save their state and leave
 
 
-# Processes, spawned, each with the data in memory and a share of the cores.
+# Processes: they are spawned, and each has the data in its memory and a share of the cores.
 
 _worker: dict[str, Any] = {}
 
@@ -121,7 +121,7 @@ def processes(
     source: Source, tasks: Callable[[Planned], Task], observer: Observer, asked: threading.Event, *, jobs: int,
     device: torch.device,
 ) -> Iterator[Pool]:  # fmt: skip
-    """Have ``jobs`` processes run trials on ``device``. Raises WorkerDied where one is gone."""
+    """Yield a pool of ``jobs`` processes that run trials on ``device``. Raises WorkerDied where one is gone."""
     context = multiprocessing.get_context("spawn")
     cores = max(1, (os.cpu_count() or 1) // jobs)
     moved, leave = context.Queue(), context.Event()
@@ -129,7 +129,7 @@ def processes(
     start = (place, device, cores, torch.are_deterministic_algorithms_enabled(), moved, leave)
 
     def submit(planned: Planned, seen: Trial | None) -> Future[Outcome]:
-        with unheard():  # a process may be started for it
+        with unheard():  # submitting may start a process
             return pool.submit(_run, tasks(planned), seen)
 
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=start) as pool:

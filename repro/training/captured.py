@@ -1,9 +1,9 @@
-"""Work on tensors as one recording that is replayed: on a GPU, a CUDA graph.
+"""Work on tensors that is recorded once and then replayed: on a GPU, a CUDA graph.
 
 A small network's step is dozens of kernels of a few microseconds each, and Python needs longer to launch one than the
-GPU to run it. A graph launches them all at once. What it does is fixed when it is recorded: the addresses of tensors,
-learning rates, what an ``if`` decided. So batches are copied to a place of the recording's own, a changed learning rate
-is recorded anew (a schedule has a handful), and numbers that change with every step must lie in tensors.
+GPU to run it. A graph launches them all at once. All that it does is fixed when it is recorded: the addresses of
+tensors, learning rates, what an ``if`` decided. So batches are copied into tensors of the recording, a changed learning
+rate takes a new recording (a schedule has a handful), and numbers that change with every step must lie in tensors.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from repro.training.graphs import cuda_graph
 from repro.training.loop import Learn, Update, learn, updating
 
 WARM_UPS = 3
-"""Calls before recording, so that libraries have chosen and allocated what they need; undone afterwards."""
+"""Calls before recording, so that libraries choose and allocate what they need; their effects are undone."""
 
 Record = Callable[[Callable[[], None], Callable[[], Any]], tuple[Callable[[], Any], Any]]
-"""Calls a first function, and records a second without running it.
+"""Calls its first argument, and records its second without running it.
 
-Returns what replays it, and its result, whose tensors each replay fills.
+Returns a function that replays the recording, and the recorded result, whose tensors each replay fills.
 """
 
 
@@ -33,7 +33,7 @@ def update_for(model: nn.Module, optimizer: torch.optim.Optimizer, learn: Learn 
 
 
 def recorded_update(update: Update, model: nn.Module, optimizer: torch.optim.Optimizer) -> "Recording":
-    """Return ``update``, which changes nothing but the model's and the optimizer's state, as a recording."""
+    """Return ``update`` as a recording; it may change only the state of the model and of the optimizer."""
     return Recording(update, partial(_state, model, optimizer), partial(_fixed, model, optimizer))
 
 
@@ -47,12 +47,12 @@ def _fixed(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, ...
 
 
 class Recording:
-    """A body that is recorded at its first tensors and replayed from then on, with the same results.
+    """A function of tensors that is recorded at its first call and replayed from then on, with the same results.
 
-    ``body`` takes tensors, changes nothing but those of ``changed()``, in place, and never waits for the device; what
-    it reads besides must stay where it lies. Tensors of another form (shape, dtype, strides), and another answer of
-    ``fixed()``, are recorded anew, once the former recording's memory is free. What is returned lies in that memory:
-    the next call overwrites it.
+    ``body`` may change only the tensors of ``changed()``, in place, and must never wait for the device; anything else
+    that it reads must keep its address. A call with tensors of another form (shape, dtype, strides), or after the value
+    of ``fixed()`` has changed, frees the old recording and makes a new one. The result lies in the recording's memory,
+    so the next call overwrites it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Recording:
         before = {t: t.detach().clone() for t in self.changed()}
 
         def warm_up() -> None:
-            """Go through the body, and put everything back; a velocity that was not there before starts at 0."""
+            """Run the body and restore all that it changed; a velocity that did not exist before is set to 0."""
             for _ in range(WARM_UPS):
                 self.body(*own)
             with torch.no_grad():
@@ -101,5 +101,5 @@ class Recording:
                     else:
                         tensor.zero_()
 
-        with torch.cuda.device_of(own[0]):  # on a CPU nothing
+        with torch.cuda.device_of(own[0]):  # does nothing on a CPU
             self._replay, self._result = self.record(warm_up, lambda: self.body(*own))

@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a trial in one file with a sum of its bytes, and the one before beside it.
+"""Checkpoints: the whole state of a trial in one file with a checksum; the checkpoint before it is kept as well.
 
-A file is a line of text, ``repro-checkpoint sha256:<hex>``, and then what torch writes. A newer one takes the place of
-an older one in two moves, so that at any moment one of the two is whole.
+A file is a line of text, ``repro-checkpoint sha256:<hex>``, and then what torch writes. A new file replaces the old one
+in two renames, so that one of the two is whole at any moment.
 """
 
 import hashlib
@@ -22,17 +22,18 @@ _ZIP = b"PK\x03\x04"  # how torch's own files begin
 
 
 SHARE = 0.02
-"""Of the training time, that checkpoints may take."""
+"""The largest share of the training time that checkpoints may take."""
 
 
 class Damaged(Exception):
-    """What is at a checkpoint's place is not what was written there."""
+    """A checkpoint's file cannot be read, or does not hold what was written to it."""
 
 
 def pause(least_s: float, cost_s: float) -> float:
     """Return the seconds of training until the next checkpoint, after one that took ``cost_s``.
 
-    ``least_s``, and more where checkpoints would take over SHARE of the time; 0 stays 0, a checkpoint at every check.
+    At least ``least_s``, and more where checkpoints would take over SHARE of the time. 0 stays 0: a checkpoint at every
+    check.
     """
     return max(least_s, cost_s / SHARE) if least_s else 0.0
 
@@ -43,7 +44,7 @@ def previous(path: Path) -> Path:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) to ``path``, and keep the one before. Raises StoreError."""
+    """Write ``state`` (tensors and plain values) to ``path``, and keep the checkpoint before it. Raises StoreError."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -61,8 +62,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Return the state saved at ``path``, or the one before where that is damaged; None where there is neither.
 
-    A damaged file is set aside as ``<name>.bad``, and that is told. Starting from an older checkpoint, or afresh,
-    costs time but leads to the same numbers. Memory that does not suffice is no damage: what says so is raised.
+    A damaged file is set aside as ``<name>.bad``, with a warning. Starting from an older checkpoint, or afresh, costs
+    time but leads to the same numbers. Running out of memory does not count as damage: that error is raised.
     """
     for place in (path.with_name(path.name + ".new"), path, previous(path)):
         try:
@@ -89,22 +90,22 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     except OSError as error:
         raise Damaged(f"cannot be read ({error.strerror})") from error
     if old := content.startswith(_ZIP):
-        body = memoryview(content)  # from before there were sums: torch's file has weaker ones of its own
+        body = memoryview(content)  # from before there were checksums; torch's own format has weaker ones
     else:
         size = len(MAGIC) + 65  # the line's 64 hex digits, and its end
         body = memoryview(content)[size:]
         if content[: size - 1] != MAGIC + hashlib.sha256(body).hexdigest().encode():
             raise Damaged("its sum is not that of its content")
     if body[: len(_ZIP)] != _ZIP:
-        raise Damaged("not a checkpoint")  # torch would try its older forms, pickles without a frame
+        raise Damaged("not a checkpoint")  # torch would try its older formats, which are bare pickles
     try:
-        # Of a damaged file torch warns of this and that before it gives up. A whole one has a sum: filters are of the
-        # whole process, and threads that change them side by side may leave all warnings off.
+        # Before torch gives up on a damaged file it may issue warnings. They are hidden only for a file without a
+        # checksum: filters belong to the whole process, and threads that change them at once may leave all of them off.
         with warnings.catch_warnings(action="ignore") if old else nullcontext():
             state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-    except Exception as error:  # of a file without a sum that was damaged, whatever the unpickler stumbles over
+    except Exception as error:  # a damaged file without a checksum may raise anything
         if not old and for_want_of_memory(error):
-            raise  # what is there is whole
+            raise  # the checksum is right, so the file is whole
         raise Damaged(f"not a checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise Damaged("not a checkpoint (no table of states)")

@@ -11,13 +11,13 @@ from repro.training.views import mean_softmax
 
 
 class Evaluation:
-    """How ``model`` is tested, as often as one likes while it is trained.
+    """Tests ``model``, as often as one likes while it is trained.
 
-    ``finish`` makes the network's input, (n * v, 3, crop, crop), of uint8 views (n, v, crop, crop, 3). Where
-    ``captured``, the way from the views to the mean softmax is recorded and replayed, see
-    ``repro.training.captured``. It reads the weights where they lie, so a recording serves until a test begins with
-    a batch of another form. Inside a test such a batch, say a last and smaller one, goes call by call: a recording of
-    it would be replayed once, and one for larger batches, filled up, might round otherwise.
+    ``finish`` turns uint8 views (n, v, crop, crop, 3) into the network's input (n * v, 3, crop, crop). Where
+    ``captured``, the work from the views to the mean softmax is recorded and replayed, see
+    ``repro.training.captured``. It reads the weights in place, so a recording serves until a test begins with a batch
+    of another form. Where such a batch comes later in a test, say as a smaller last one, it is computed without a
+    recording: its own would be replayed once, and padding it to the recorded size might round differently.
     """
 
     def __init__(self, model: nn.Module, finish: Callable[[Tensor], Tensor], *, captured: bool = False) -> None:
@@ -29,8 +29,8 @@ class Evaluation:
     def __call__(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Return the mean softmax over views, float32 (N, classes), and the labels (N,), both on the CPU.
 
-        ``batches`` are views with labels (n,). The model is in evaluation mode meanwhile. Nothing waits for the device
-        before the end, but a first recording.
+        ``batches`` are views with labels (n,). The model is in evaluation mode meanwhile. Nothing but a first
+        recording waits for the device before the end.
         """
         was_training = self.model.training
         self.model.eval()

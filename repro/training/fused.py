@@ -1,7 +1,7 @@
 """The update rule of 2012 as one GPU kernel a tensor. Written in Triton; imported only where weights lie on a GPU.
 
-A step moves the weights, the velocities and the gradients once each way they go: 20 bytes a weight in single precision,
-where the same in torch's operations on lists of tensors moves 44.
+A step reads weights, velocities and gradients once, and writes weights and velocities once: 20 bytes a weight in single
+precision, where torch's operations on lists of tensors move 44.
 """
 
 import torch
@@ -26,9 +26,9 @@ def _update(W, V, G, count, rate, momentum, decay, B: tl.constexpr):
 
 
 def update(weight: Tensor, velocity: Tensor, gradient: Tensor, *, rate: float, momentum: float, decay: float) -> None:
-    """Change float32 ``velocity`` and ``weight`` in place as ``repro.training.sgd2012.SGD2012`` says.
+    """Update float32 ``velocity`` and ``weight`` in place by the rule of ``repro.training.sgd2012.SGD2012``.
 
-    All three have one shape, and lie in memory without gaps; the first two alike.
+    All three tensors have one shape and no gaps in memory; weight and velocity have the same strides.
     """
     if gradient.stride() != weight.stride():
         gradient = torch.empty_like(weight).copy_(gradient)

@@ -24,15 +24,15 @@ _one_at_a_time = threading.Lock()
 class Streams:
     """Streams to record on, each lent to one recording at a time.
 
-    torch keeps the memory that cuBLAS works in by stream, and a graph keeps its address. The backward pass of all
-    threads runs in one thread of torch, so graphs recorded on one stream share that memory, though they may be replayed
-    at once; and torch may free it with the first of them (pytorch/pytorch#193402).
+    torch keeps one cuBLAS workspace for each stream, and a graph keeps its address. The backward pass of all threads
+    runs in one thread of torch, so graphs recorded on one stream would share that workspace, though they may be
+    replayed at once; and torch may free it with the first of them (pytorch/pytorch#193402).
     """
 
     POOL, PRIORITIES = 32, 3
-    """torch has so many streams of a priority, and hands them out in turn; nothing else here wants these priorities.
+    """torch has POOL streams of each priority, and hands them out in turn; nothing else here uses these priorities.
 
-    They come before the usual one, and a graph keeps its stream's: what is recorded runs before what is not.
+    They are above the default, and a graph keeps that of its stream: recorded work runs before other work.
     """
 
     def __init__(self, make: Callable[[int, int], Any]) -> None:
@@ -41,7 +41,7 @@ class Streams:
         self.made: dict[int, int] = {}
 
     def take(self, device: int) -> Any:
-        """Return a stream of a device, by its number, that nobody has. Raises Unrecordable where all are taken."""
+        """Return a free stream of the device with this number. Raises Unrecordable where all are taken."""
         if free := self.free.setdefault(device, []):
             return free.pop()
         made = self.made.get(device, 0)
@@ -58,7 +58,7 @@ _streams = Streams(lambda device, priority: torch.cuda.Stream(device, priority=p
 
 
 class _Graph:
-    """A CUDA graph, and the stream that is lent to it as long as it is there."""
+    """A CUDA graph, and the stream that is lent to it as long as it exists."""
 
     def __init__(self, streams: Streams) -> None:
         self.streams, self.device = streams, torch.cuda.current_device()
@@ -75,7 +75,7 @@ class _Graph:
 
 
 _failed: list[_Graph] = []
-"""Kept for good: torch's allocator goes on asking a graph whose recording failed which memory is its own.
+"""Never freed: torch's allocator goes on asking a graph whose recording failed which memory belongs to it.
 
 Up to torch 2.11 nothing more can be recorded in such a process (pytorch/pytorch#180395).
 """
@@ -84,8 +84,8 @@ Up to torch 2.11 nothing more can be recorded in such a process (pytorch/pytorch
 def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Call ``warm_up``, and record ``body`` on the current device without running it.
 
-    Returns what replays it, on whatever stream is then the current one, and its result, whose tensors each replay
-    fills. Raises Unrecordable where it is refused.
+    Returns a function that replays ``body`` on the stream that is then current, and its result, whose tensors each
+    replay fills. Raises Unrecordable where the recording fails, or torch's OutOfMemoryError where memory runs out.
     """
     with _one_at_a_time:
         made, outside = _Graph(_streams), torch.cuda.current_stream()
@@ -97,8 +97,8 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
             outside.wait_stream(made.stream)
         causes: list[Exception] = []
         try:
-            # Other threads of this process, say with a loader of their own, may go on meanwhile: "thread_local". And
-            # there may be a graph in a cycle: to free it calls what a recording forbids.
+            # "thread_local" lets other threads of this process, say with a loader, go on meanwhile. Garbage collection
+            # waits: to free a graph that is part of a reference cycle takes calls that a recording forbids.
             with (
                 garbage.put_off(),
                 torch.cuda.graph(made.graph, stream=made.stream, capture_error_mode="thread_local"),
@@ -106,10 +106,10 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
                 try:
                     result = body()
                 except Exception as error:
-                    causes.append(error)  # what ends the recording fails after it, and would be all that is told
+                    causes.append(error)  # ending the recording then fails too, and would hide this error
                     raise
         except Exception as error:  # noqa: BLE001 - raised below, whatever it is, in words that help
-            torch.cuda.set_stream(outside)  # torch leaves its own in place where a recording fails
+            torch.cuda.set_stream(outside)  # where a recording fails, torch does not restore it
             _failed.append(made)
             causes.append(error)
         if causes:
@@ -118,10 +118,10 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
 
 
 def _told(causes: list[Exception]) -> Exception:
-    """Return the first of ``causes`` where callers know it, else what tells a user; and empty the list."""
+    """Return what to raise: the first of ``causes`` where memory ran out, else Unrecordable; empty the list."""
     cause = causes[0]
     for error in causes:
-        error.__traceback__ = None  # whose frames have the network: in a cycle they would keep it in memory
+        error.__traceback__ = None  # its frames refer to the network: a cycle would keep that in memory
     causes.clear()
     if isinstance(cause, torch.cuda.OutOfMemoryError):
         return cause

@@ -1,4 +1,4 @@
-"""What a net is fed: batches of raw pixels turned into float input, the way its protocol says."""
+"""The input of a net: batches of raw pixels, turned into floats as its protocol says."""
 
 from collections.abc import Iterator
 

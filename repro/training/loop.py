@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 class Recent:
-    """How many steps are done, and errors and losses of the last epoch's, kept on the device until somebody looks."""
+    """The number of steps done, and errors and losses of the last ``steps``, kept on the device until a check."""
 
     def __init__(self, steps: int, batch: int, device: torch.device) -> None:
         self.batch, self.step = batch, 0
@@ -41,7 +41,7 @@ class Recent:
         self.loss = torch.zeros(steps, dtype=torch.float32, device=device)
 
     def put(self, wrong: Tensor, loss: Tensor) -> None:
-        """Take in what the next step gave."""
+        """Record the errors and the mean loss of the next step."""
         at = self.step % len(self.wrong)
         self.wrong[at] = wrong
         self.loss[at] = loss
@@ -53,7 +53,7 @@ class Recent:
         return Check(self.step, wrong / (window * self.batch), loss / window, window)
 
     def first_not_finite(self) -> int:
-        """Return the first of the window's steps, counted from 1, whose loss was no finite number; else the last."""
+        """Return the first of the window's steps, counted from 1, whose loss was not finite; else the last."""
         size = len(self.loss)
         bad = (~torch.isfinite(self.loss)).tolist()
         steps = range(max(0, self.step - size), self.step)
@@ -68,11 +68,11 @@ class Recent:
 
 
 Learn = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Leaves the gradient of the mean loss in a model's parameters; returns the batch's errors, a count, and that loss."""
+"""Leaves the gradient of the mean loss in a model's parameters; returns the batch's number of errors and that loss."""
 
 
 def learn(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Do so for a batch in one piece; see ``repro.training.passes`` for one in parts."""
+    """Learn from a batch in one piece, as ``Learn`` says; see ``repro.training.passes`` for a batch in parts."""
     logits = model(images)
     loss = F.cross_entropy(logits, labels)
     loss.backward()
@@ -80,14 +80,14 @@ def learn(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Updates a model with a batch, images and labels; returns the batch's errors, a count, and its mean loss, both before.
+"""Updates a model with a batch of images and labels; returns its number of errors and mean loss before the update.
 
 See ``repro.training.captured`` for one that is recorded and replayed.
 """
 
 
 def updating(model: nn.Module, optimizer: torch.optim.Optimizer, learn: Learn = learn) -> Update:
-    """Return the update that learns, and then takes the optimizer's step."""
+    """Return an update that calls ``learn`` and then takes the optimizer's step."""
 
     def update(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         found = learn(model, images, labels)
@@ -110,12 +110,12 @@ def train(
 ) -> Iterator[Check]:
     """Train without end, yielding a Check about every ``check_every`` >= 1 steps (a fraction is spread evenly).
 
-    The caller stops by not asking for more. ``prepare`` turns what the stream yields beside the labels into the input;
-    ``before`` is called with each step before it is taken, say to set its learning rate. ``recent`` knows how many were
-    done before. Raises Interrupted between two steps once ``stopping()`` is true.
+    The caller stops by not asking for more. ``prepare`` turns the images that the stream yields with their labels into
+    the input. ``before`` is called with each step's number before it is taken, say to set its learning rate. ``recent``
+    knows how many steps were done before. Raises Interrupted between two steps once ``stopping()`` is true.
     """
     checks = int(recent.step / check_every)
-    while round((checks + 1) * check_every) <= recent.step:  # the check due at the very step resumed from was made
+    while round((checks + 1) * check_every) <= recent.step:  # the check due at the step resumed from is done
         checks += 1
     while True:
         checks += 1
@@ -133,7 +133,7 @@ End = TypeVar("End")
 
 
 class Resumable(Protocol):
-    """What is trained: ``trained_s``, the seconds of training so far, belongs to the state that it saves."""
+    """A training that can be resumed; ``trained_s``, its seconds so far, is part of the state that it saves."""
 
     trained_s: float
 
@@ -143,10 +143,10 @@ class Resumable(Protocol):
 def train_to_the_end(
     run: Resumable, checks: Iterator[Check], ended: Callable[[Check], End | None], team: Team = ALONE
 ) -> End:
-    """Return how a training ends: what ``ended`` says of a check, the first time that it says anything.
+    """Train until ``ended`` returns something other than None for a check, and return that.
 
-    The state is saved now and then, and once ``checks`` raises Interrupted, which is passed on. The clock of the
-    training stands still meanwhile, and while ``ended`` looks.
+    The state is saved now and then, and also when ``checks`` raises Interrupted, which is passed on. The clock of the
+    training stands still while the state is saved, and during ``ended``.
     """
     saved = clock = time.monotonic()
     pause = CHECKPOINT_S

@@ -18,5 +18,5 @@ def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.O
 
 
 def in_one_kernel(model: nn.Module) -> bool | None:
-    """Whether torch is to update the parameters in one kernel: on a GPU; elsewhere None, as it sees fit."""
+    """Return True on a GPU, to have torch update the parameters in one kernel; elsewhere None: torch decides."""
     return True if next(model.parameters()).is_cuda else None

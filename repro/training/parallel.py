@@ -1,7 +1,7 @@
 """The ranks that train one network together, each on its part of every batch: who they are and what they exchange.
 
 They are started by torchrun, all with the same command. Rank 0 decides what is run, and alone writes and prints; the
-others follow it. Numbers on a GPU travel by NCCL, all else by gloo, in one process group.
+others follow it. Tensors on a GPU travel by NCCL, everything else by gloo, in one process group.
 """
 
 import os
@@ -20,15 +20,15 @@ from torch import Tensor
 from repro.problem import Problem, first_line
 from repro.source import code_digest
 
-MEET_S = 1800.0  # in which all ranks must come to the same exchange; reading a data set takes minutes
+MEET_S = 1800.0  # within which all ranks must reach the same exchange; reading a data set takes minutes
 LOOK = 8  # calls of ``stopping`` from one agreement of the ranks to the next
-ROWS = 16_384  # sent at a time where answers are collected
+ROWS = 16_384  # sent at a time by ``Team.whole``
 
 Made = TypeVar("Made")
 
 
 class Told(Problem):
-    """A Problem of rank 0, as the other ranks hear of it: they may go on to what comes next, as rank 0 does."""
+    """A Problem of rank 0, raised on the other ranks: they may go on to what comes next, as rank 0 does."""
 
 
 class Lost(Problem):
@@ -37,7 +37,7 @@ class Lost(Problem):
 
 @dataclass(frozen=True)
 class Team:
-    """The ``world`` ranks of one training, of which this process is ``rank``; alone unless told otherwise.
+    """The ``world`` ranks of one training, of which this process is ``rank``; alone by default.
 
     All ranks must make the same calls in the same order. Each raises Lost where another rank is gone.
     """
@@ -61,7 +61,7 @@ class Team:
     def agreed(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
         """Return a ``stopping`` that says the same on every rank: whether any of them is to stop.
 
-        They ask each other at the first call and then at every LOOK-th; between, the answer is no.
+        They ask each other at the first call and then at every LOOK-th; in between the answer is no.
         """
         if self.alone:
             return stopping
@@ -73,7 +73,7 @@ class Team:
         return asked
 
     def share(self, make: Callable[[], Made]) -> Made:
-        """Return what ``make`` gives on rank 0, where alone it is called; a Problem there is Told on the others."""
+        """Call ``make`` on rank 0 alone and return its result on all ranks; a Problem there is Told on the others."""
         told: list[Any] = [None, None]
         problem: Problem | None = None
         if self.rank == 0:
@@ -96,7 +96,7 @@ class Team:
         return self.share(lambda: value)
 
     def each(self, value: Made) -> list[Made]:
-        """Return the small plain values of all ranks, by rank, on every rank."""
+        """Return every rank's small plain ``value``, in order of rank, on all ranks."""
         if self.alone:
             return [value]
         found: list[Any] = [None] * self.world
@@ -105,9 +105,9 @@ class Team:
         return found
 
     def whole(self, own: Tensor, total: int) -> Tensor:
-        """Return, on rank 0, the ``total`` rows of which each rank holds its ``part``, in order; else ``own``.
+        """Return on rank 0 all ``total`` rows in order, of which each rank holds its ``part``; elsewhere ``own``.
 
-        All on the CPU.
+        All tensors are on the CPU. Raises RuntimeError where ``own`` has another length than the rank's part.
         """
         if self.alone:
             return own
@@ -140,14 +140,14 @@ ALONE = Team()
 
 
 def part(total: int, rank: int, world: int) -> slice:
-    """Return which of ``total`` things are a rank's: one after the other, and as many as the others' or one less."""
+    """Return which of ``total`` things are a rank's: consecutive ones; two ranks' numbers differ by one at most."""
     return slice(total * rank // world, total * (rank + 1) // world)
 
 
 def asked_for(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int] | None:
-    """Return rank, world and local rank as torchrun says them; None where this process was started by itself.
+    """Return rank, world and local rank as torchrun sets them; None where this process is the only one.
 
-    Raises Problem where only some of it is said, or where it cannot be.
+    Raises Problem where some of them are missing, or where they are impossible.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     if environ.get("WORLD_SIZE", "1") == "1":
@@ -170,10 +170,10 @@ def asked_for(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int] |
 def joined(
     place: tuple[int, int, int] | None, device: torch.device, environ: Mapping[str, str] = os.environ
 ) -> Iterator[Team]:
-    """Meet the other ranks, at the address that torchrun tells, and leave them in order when the context ends.
+    """Join the other ranks at the address that torchrun gives, and leave them in order when the context ends.
 
-    ``place`` is what ``asked_for`` returned; without one this is ALONE. On a GPU ``device`` must be the rank's own.
-    Raises Lost where nobody comes, Problem where the ranks run on unlike GPUs, or unlike code.
+    ``place`` is what ``asked_for`` returned; where it is None, the team is ALONE. On a GPU ``device`` must be the
+    rank's own. Raises Lost where the others do not come, Problem where the ranks have unlike GPUs, torch or code.
     """
     if place is None:
         yield ALONE
@@ -191,7 +191,7 @@ def joined(
         )
     team = Team(rank, world, "nccl" if gpu else "gloo")
     name = torch.cuda.get_device_name(device) if gpu else "cpu"
-    refuse_unlike(team, (name, torch.__version__, code_digest()), "GPU, torch or code")  # the record says rank 0's
+    refuse_unlike(team, (name, torch.__version__, code_digest()), "GPU, torch or code")  # a record names rank 0's
     try:
         yield team
     except Lost:
@@ -203,7 +203,7 @@ def joined(
 
 
 def _leave(team: Team) -> None:
-    """Send the others home, whatever rank 0 could or could not do; each of them is waiting for an order."""
+    """Leave the group; rank 0, whether it succeeded or not, first ends the others, which wait for an order."""
     with suppress(Lost):
         if team.rank == 0:
             team.order("end")
@@ -211,7 +211,7 @@ def _leave(team: Team) -> None:
 
 
 def refuse_unlike(team: Team, values: Sequence[Any], what: str) -> None:
-    """Raise Problem, on all ranks, where ``values`` differ between them; ``what`` they are is told."""
+    """Raise Problem on all ranks where ``values`` differ between them; ``what`` names them in the message."""
     found = team.each(tuple(values))
     if other := [rank for rank, theirs in enumerate(found) if theirs != found[0]]:
         raise Problem(f"{what} of rank {other[0]} differ from those of rank 0; the ranks cannot train together")
@@ -222,7 +222,7 @@ def _reached() -> Iterator[None]:
     """Turn what torch says when an exchange fails into Lost, in one line."""
     try:
         yield
-    except RuntimeError as error:  # as are all of torch.distributed
+    except RuntimeError as error:  # as all errors of torch.distributed are
         why = first_line(error).partition(". This is typically")[0]
         raise Lost(
             f"another rank is gone, or was never there; run the same command again to continue ({why})"

@@ -1,8 +1,8 @@
-"""A batch learned from in parts: those of several ranks, and of each as many images at a time as fit into memory.
+"""Learning from a batch in parts: it is split over ranks, and each takes as many images at a time as fit into memory.
 
-The parts together are the whole batch: every part's loss is a sum over its images divided by the images of the batch,
-the gradients add up, and dropout's mask is that of the part's rows of the batch. So in exact arithmetic the gradient is
-that of the batch in one piece, with the same neurons dropped; what is left is rounding.
+The parts add up to the whole batch: a part's loss is the sum over its images, divided by the number of images in the
+batch; the gradients add up; dropout's mask is that of the part's rows in the batch. So the gradient is that of the
+batch in one piece, with the same neurons dropped, except for rounding.
 """
 
 import torch
@@ -21,15 +21,15 @@ class Unfit(Problem):
 
 
 def for_want_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was asked for and not there, on a GPU or on the machine."""
+    """Whether an error says that memory ran out, on a GPU or on the machine."""
     told = isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
     return told or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
 
 
 def refuse(batch: int, team: Team, most: int | None, *, batch_norm: bool, gpu: bool) -> None:
-    """Raise Unfit where batches of ``batch`` images cannot be learned from by these ranks, ``most`` at a time.
+    """Raise Unfit where these ranks cannot learn from batches of ``batch`` images, ``most`` at a time.
 
-    ``batch_norm``: the network has any; ``gpu``: each rank has one.
+    ``batch_norm``: whether the network has any; ``gpu``: whether each rank has one.
     """
     if batch % team.world:
         raise Unfit(
@@ -54,12 +54,12 @@ def in_passes(batch: int, team: Team, most: int | None) -> bool:
 
 
 class Passes:
-    """How ``model`` learns from a batch of ``batch`` images, of which this rank is given its part, in order.
+    """Learns from a batch of ``batch`` images, of which this rank is given its own part, in order.
 
-    Called as ``repro.training.loop.learn``, with the rank's images and labels; returns errors and mean loss of the
-    whole batch, and leaves its gradient, the same on all ranks. ``most`` images go through the model at a time, all
-    where None, and ``draw``, that of the model's dropout, is told which rows of the batch they are. Over ranks batch
-    norm is replaced; names and weights stay.
+    It is called like ``repro.training.loop.learn``, with the rank's images and labels. It returns the errors and the
+    mean loss of the whole batch, and leaves the gradient of that loss; all are the same on every rank. ``most`` images
+    go through the model at a time (None: all of them), and ``draw``, that of the model's dropout, is set to their rows
+    in the batch. With several ranks SyncBatchNorm replaces batch norm; names and weights stay.
     """
 
     def __init__(self, model: nn.Module, draw: Draw, batch: int, team: Team = ALONE, most: int | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Processes of one trial that work in step, one a device, and how they are watched.
+"""Processes of one trial that work in step, one on each device, and how they are watched.
 
-The ranks talk to each other over torch.distributed (NCCL between GPUs, gloo between CPUs, on this machine alone); the
-process that started them says what is next over a pipe and waits for every answer, so it is the one that is stopped,
-that sees a rank die, and that ends them all. Nothing outlives it: a rank whose parent is gone leaves by itself.
+The ranks talk to each other over torch.distributed (NCCL between GPUs, gloo between CPUs, on this machine alone). The
+process that started them sends each task over a pipe and waits for every answer. So it is the one that is interrupted,
+that notices a rank's death, and that ends all ranks. None outlives it: a rank whose parent is gone exits by itself.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from repro.data.processes import leave_with_parent
 from repro.problem import Problem, told
 from repro.training.loop import Interrupted
 
-ANSWER_S = 1800.0  # a rank that lives and has not answered by then is given up; reading a data set takes minutes
-MEET_S = 600.0  # in which two ranks must come to the same exchange
+ANSWER_S = 1800.0  # a rank that is alive but has not answered by then is given up; reading a data set takes minutes
+MEET_S = 600.0  # within which two ranks must reach the same exchange
 GRACE_S = 2.0  # to hear which of several ranks failed first
 LEAVE_S = 10.0  # to leave when told, before a rank is killed
 
@@ -39,7 +39,7 @@ class RankError(Problem):
 
 
 class Ranks:
-    """The processes as their parent sees them: each holds what ``build`` returned there, whose methods are called."""
+    """The processes as their parent sees them; each holds what ``build`` returned, and ``ask`` calls its methods."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self.processes: list[Any] = []
@@ -48,13 +48,13 @@ class Ranks:
         self._failed: dict[int, tuple[float, str]] = {}
 
     def ask(self, method: str, *arguments: Any, of: Sequence[int] | None = None) -> list[Any]:
-        """Call a method on the ranks ``of`` (all, unless told) at once and return their answers in this order.
+        """Call a method on the ranks ``of`` (default: all) at once and return their answers in this order.
 
         Raises RankError where a rank dies, raises or does not answer, and Interrupted where the trial is stopped.
         """
         asked = range(len(self.processes)) if of is None else of
         for rank in asked:
-            with contextlib.suppress(OSError):  # it is dead, and why is told below
+            with contextlib.suppress(OSError):  # the rank is dead; ``_answers`` reports why
                 self._channels[rank].send((method, arguments))
         return self._answers(asked)
 
@@ -76,7 +76,7 @@ class Ranks:
         return [answers[rank] for rank in asked]
 
     def _read(self, rank: int) -> tuple[Any] | None:
-        """Return what a rank answered, in a tuple of one, None where nothing came; note what made it fail."""
+        """Return a rank's answer in a tuple of one, or None where there is none; note the error of one that failed."""
         try:
             if not self._channels[rank].poll():
                 return None
@@ -89,7 +89,7 @@ class Ranks:
         return None
 
     def _who_failed(self) -> str:
-        """Return, in one line, which rank brought the others down: they fail too, for want of it."""
+        """Return one line on the rank that failed first; the others fail too, because they miss it."""
         limit = time.monotonic() + GRACE_S
         while time.monotonic() < limit:
             dead = [rank for rank, process in enumerate(self.processes) if process.exitcode is not None]
@@ -132,11 +132,12 @@ def started(
 ) -> Iterator[Ranks]:  # fmt: skip
     """Start a rank on each of ``devices`` ("cpu", "cuda:1"), all joined in torch's default process group.
 
-    Each calls ``build(device, *arguments)``, a function that can be imported, with ``threads`` threads on a CPU, and
-    keeps what it returns for ``Ranks.ask``. They are gone when the context ends, however it does. Raises as ``ask``.
+    Each calls ``build(device, *arguments)``, a function that can be imported, and keeps the result for ``Ranks.ask``;
+    torch has ``threads`` CPU threads there. All ranks are gone when the context ends, however it ends. Raises what
+    ``ask`` raises.
     """
     context = multiprocessing.get_context("spawn")
-    multiprocessing.resource_tracker.ensure_running()  # now, since it unblocks Ctrl-C where it is started
+    multiprocessing.resource_tracker.ensure_running()  # now, because starting it unblocks Ctrl-C
     ranks = Ranks(stopping)
     with tempfile.TemporaryDirectory(prefix="repro-ranks-") as meeting:
         try:
@@ -145,7 +146,7 @@ def started(
                 ranks._channels.append(ours)
                 place = (rank, len(devices), str(Path(meeting) / "meeting"), device, threads)
                 process = context.Process(target=_serve, args=(place, theirs, build, arguments), name=f"rank {rank}")
-                # Ctrl-C reaches the whole group, and is the parent's to pass on: a rank is born with it blocked.
+                # Ctrl-C reaches the whole process group, but only the parent acts on it: ranks start with it blocked.
                 before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 try:
                     process.start()
@@ -169,7 +170,7 @@ def _how(exitcode: int) -> str:
 
 
 def _serve(place: tuple[int, int, str, str, int], channel: Any, build: Callable[..., Any], arguments: Any) -> None:
-    """Be a rank: build, then do what is asked until told to leave."""
+    """Run as a rank: build, then do what is asked until told to leave."""
     threading.Thread(target=leave_with_parent, daemon=True).start()
     try:
         device = _join(*place)
@@ -184,7 +185,7 @@ def _serve(place: tuple[int, int, str, str, int], channel: Any, build: Callable[
     except Exception as error:  # noqa: BLE001 - whatever ails it, the parent tells it
         with contextlib.suppress(OSError):
             channel.send((time.monotonic(), told(error), None))
-        os._exit(1)  # at once: ending in order may wait for the other rank
+        os._exit(1)  # at once, as an orderly end may wait for the other rank
 
 
 def _join(rank: int, world: int, meeting: str, device: str, threads: int) -> torch.device:

@@ -17,14 +17,15 @@ from repro.training.schedule import Plateau, Released
 from repro.training.sgd2012 import SGD2012
 
 BIAS_RATE = 2.0
-"""Of the biases over that of the weights, in the released settings."""
+"""The rate of the biases over that of the weights, in the released settings."""
 
 
 class Recipe:
-    """The optimizer of a network and its schedule; ``done`` is the part of the epochs behind it, 0 to 1.
+    """The optimizer of a network and its schedule; ``done`` is the fraction of the epochs that is over, 0 to 1.
 
-    Under `paper` all parameters learn and decay alike. Under `code` biases learn twice as fast, without decay, and
-    their rate falls only once, that of the CIFAR-10 nets never; conv1 of AlexNet is slowed and frozen before the end.
+    Under `paper` all parameters learn and decay alike. Under `code` biases learn twice as fast, without decay. Their
+    rate falls only once, and never in the CIFAR-10 nets. With the released schedule AlexNet's conv1 is slowed down and
+    then frozen before the end.
     """
 
     def __init__(

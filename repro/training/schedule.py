@@ -1,4 +1,4 @@
-"""Learning-rate schedules: when the released notes divided the rate, and the paper's own heuristic as a rule.
+"""Learning-rate schedules: the released notes' epochs for dividing the rate, and the paper's heuristic as a rule.
 
 Sources: the notes at the foot of layers/layer-params-145-2010.cfg of the 2012 release; section 5 of the paper ("divide
 the learning rate by 10 when the validation error rate stopped improving with the current learning rate").
@@ -12,17 +12,17 @@ DIVISOR = 10.0
 
 
 class Released(NamedTuple):
-    """A released schedule: the epochs of the whole, and those at which the rate was divided by ten."""
+    """A released schedule: its number of epochs, and those at which the rate was divided by ten."""
 
     epochs: int
     drops: tuple[int, ...]
 
     def past(self, done: float, epoch: int) -> bool:
-        """Whether a training that is ``done`` (0 to 1) has reached the place of a released epoch."""
+        """Whether a training that is ``done`` (0 to 1) has reached, in proportion, the released ``epoch``."""
         return done * self.epochs >= epoch * (1 - 1e-12)  # so that equal stays equal
 
     def factor(self, done: float) -> float:
-        """Return the rate over the initial one, with the released drops in proportion."""
+        """Return the rate over the initial one, with the released drops at their places in proportion."""
         return float(DIVISOR ** -sum(self.past(done, drop) for drop in self.drops))
 
 
@@ -30,7 +30,7 @@ ALEXNET = Released(93, (23, 51, 78))
 """layers/layer-params-145-2010.cfg: the network of the paper, on ILSVRC-2010."""
 
 CONV1_SLOWED, CONV1_FROZEN = 68, 72
-"""Of the same notes: conv1 went to a tenth of the others' rate, and stopped; with the first, colour noise ended."""
+"""Epochs of the same notes: conv1 went to a tenth of the others' rate and colour noise ended; then conv1 stopped."""
 
 CONV_LOCAL = Released(160, (140, 150))
 """The CIFAR-10 net of section 3.3: 140 epochs, then twice ten at a tenth of the rate before (cuda-convnet's page)."""
@@ -44,7 +44,7 @@ def conv1_factor(done: float) -> float:
 
 
 def colour_noise_on(done: float) -> bool:
-    """Whether the notes still have colour noise."""
+    """Whether there is colour noise at this point, by the notes."""
     return not ALEXNET.past(done, CONV1_SLOWED)
 
 

@@ -33,7 +33,7 @@ def crop(images: Tensor, offsets: Tensor, size: int) -> Tensor:
 
 
 def mirror(images: Tensor, flips: Tensor) -> Tensor:
-    """Return the images, those where ``flips`` (N,) is true reflected left to right."""
+    """Return the images, mirrored left to right where ``flips`` (N,) is true."""
     return torch.where(flips[:, None, None, None], images.flip(2), images)
 
 
