@@ -1,4 +1,4 @@
-"""The program's door: an interrupt while the modules are still being read ends as one later does; a fault as itself."""
+"""The program's entry point. Ctrl-C ends it alike during the imports and later; a fault has its own exit code."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def main() -> None:
-    """Run the command line; exit code 130 on Ctrl-C, whenever it comes; 70 on a fault of ours, as 1 is a verdict."""
+    """Run the command line. The exit code is 130 on Ctrl-C at any time, and 70 on a fault of ours: 1 is a verdict."""
     try:
         from repro.cli import main as command_line
 

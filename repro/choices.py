@@ -6,15 +6,15 @@ Scale = Literal["static", "smoke", "reduced", "paper"]
 """How much of the paper's own condition there is: nothing trained, synthetic data, less data, all of it."""
 
 Protocol = Literal["paper", "code", "modern"]
-"""The text, the released source where it differs, today's habits: docs/recipes.md has them side by side."""
+"""The paper's text, the released source where it differs, or today's habits: docs/recipes.md compares them."""
 
 Activation = Literal["relu", "tanh", "sigmoid"]
 
 Norm = Literal["none", "lrn", "lrn-all-maps", "lrn-mean", "batch"]
-"""Section 3.3's, over five maps; then over all maps, and by their mean; batch norm."""
+"""None; section 3.3's, over five neighbouring maps of a tower; over five of all maps; by a tower's mean; batch norm."""
 
 Towers = Literal["two", "half", "ungrouped"]
-"""The paper's two GPUs; one of them, with half the kernels; every layer sees all maps (section 3.2)."""
+"""The paper's two GPUs; its one-GPU net, half the kernels in most layers; each layer sees all maps (section 3.2)."""
 
 Form = Literal["alexnet", "alexnet-32"]
 """AlexNet as printed, or small, for pictures of 32 pixels."""

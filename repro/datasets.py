@@ -1,8 +1,8 @@
-"""What each data set that a claim may name holds, each number once: what is planned with, and what is held to.
+"""What each data set that a claim may name holds: the numbers that plans use, and that prepared data has to match.
 
-A name is a promise: a verdict under ``ilsvrc-2012`` is one about those 1.28 million pictures, so a folder of that name
-with others in it is refused before anything is trained. Sources: Russakovsky et al. (2015), arXiv 1409.0575, table 2,
-for ILSVRC; section 6 of the paper for 2009; the two small sets as distributed (imagenette2-160; Tiny ImageNet).
+A name is a promise: a verdict under ``ilsvrc-2012`` is about those 1.28 million pictures, so a folder of that name that
+holds others is refused before anything is trained. Sources: Russakovsky et al. (2015), arXiv 1409.0575, table 2, for
+ILSVRC; section 6 of the paper for 2009; the two small sets as distributed (imagenette2-160; Tiny ImageNet).
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DataSet:
-    """``classes``, and the pictures of its training half and of the half that errors are taken of.
+    """The numbers of classes, of pictures to train on, and of pictures on which errors are measured.
 
     ``folder`` is where it lies under the data folder, empty where it is drawn here. ``whole`` names what ``repro data
-    prepare`` makes it of. Where not ``exact``, the pictures are round numbers, good for a plan alone.
+    prepare`` makes it from. If not ``exact``, the numbers of pictures are rounded, and good only for planning.
     """
 
     classes: int
@@ -39,17 +39,18 @@ DATASETS = {
     "imagenet-2009": DataSet(10_184, 4_450_000, 4_450_000, "prepared/imagenet-2009", exact=False),
     "embedded": DataSet(10, 1_024, 256),
 }
-"""By name. Of 2012 the validation half: its test half has no public labels. Of the 8.9 million of 2009, half each."""
+"""By name. For 2012, ``test`` is the validation set: the labels of its test set are not public. For 2009, ``train`` and
+``test`` are half each of its 8.9 million pictures."""
 
 IN_MEMORY = DataSet(10, 4_096, 4_096)
-"""What the experiment ``epochs-to`` draws of ``embedded``; the others have it as files, and fewer."""
+"""The pictures of ``embedded`` that the experiment ``epochs-to`` draws; the others have it as files, with fewer."""
 
 LEFT_OUT = 1000
-"""One picture in so many of a half may be missing as bad: no error can move by the tenth of a point it is told to."""
+"""At most one in this many pictures may be missing as bad, so an error moves by 0.1 points at most, its last digit."""
 
 
 def used(experiment: str, name: str) -> DataSet | None:
-    """Return what an experiment's trials have of the set called ``name``; None for one that has no pictures."""
+    """Return the set called ``name`` as an experiment's trials have it; None for a name without pictures."""
     return IN_MEMORY if (experiment, name) == ("epochs-to", "embedded") else DATASETS.get(name)
 
 
@@ -58,7 +59,7 @@ DRAWN = "embedded"
 
 
 def named(config: Mapping[str, Any]) -> set[str]:
-    """Return the sets of the configuration of a trial: its own, or those of the arms that it times in turn."""
+    """Return the names of the sets in a trial's configuration: its own, or those of the arms that it times in turn."""
     return {str(part["dataset"]) for part in (config, *config.get("arms", {}).values()) if "dataset" in part}
 
 
@@ -71,8 +72,8 @@ def folder(name: str) -> str:
 def unlike(name: str, classes: int, train: int, test: int, left_out: int) -> str:
     """Return how a prepared set differs from what its name promises, and what to do; empty where it does not.
 
-    Pictures may be missing only where preparing told that it left out so many, ``left_out``, as bad. A name that is not
-    of a set with files promises nothing.
+    Pictures may be missing only if preparing reported that it left out that number, ``left_out``, as bad. The name of a
+    set without files promises nothing.
     """
     known = DATASETS.get(name)
     if known is None or not known.folder:
@@ -87,7 +88,7 @@ def unlike(name: str, classes: int, train: int, test: int, left_out: int) -> str
 
 
 def tests_on(name: str, pictures: float) -> bool:
-    """Whether an error of so many pictures can be one of the set called ``name``; a name without files is any."""
+    """Whether an error on so many pictures can be on the set called ``name``; always true of a set without files."""
     known = DATASETS.get(name)
     return (
         known is None

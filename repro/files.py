@@ -1,7 +1,7 @@
-"""Files of a store: written whole or not at all, read only where they lie in it, with a sum that tells damage.
+"""Files of a store: written whole or not at all, never read through a link, with a checksum that shows damage.
 
-A process may die at any instruction and a disk may give back other bits than it was given. So a file is made beside
-its place and moved there, and one that holds results says what its own bytes must add up to.
+A process may die at any instruction, and a disk may return other bits than were written to it. So a file is written
+beside its place and then moved there, and one that holds results ends with a checksum of its content.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from repro.problem import Problem
 
 SETTLED_S = 2.0
-"""Seconds after which a file's times tell any further change to it: well over the tick of a file system's clock."""
+"""Seconds after which a file's times show any further change to it: well over the tick of a file system's clock."""
 
 _SUM = re.compile(rb',\n "sum": "([0-9a-f]{64})"\n?}\s*')
 
@@ -44,7 +44,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring what was moved into the folder ``path`` to the disk, where the file system can."""
+    """Flush the entries of the folder ``path`` to the disk, where the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -54,7 +54,7 @@ def sync_folder(path: Path) -> None:
 
 
 def read(path: Path | str) -> bytes:
-    """Return the bytes of a regular file. Raises OSError, also for a link: it leads out of its folder."""
+    """Return the bytes of a regular file. Raises OSError, also for a link, which may lead out of the store."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
     try:
         about = os.fstat(handle)
@@ -70,7 +70,7 @@ def read(path: Path | str) -> bytes:
 
 
 def set_aside(path: Path) -> Path:
-    """Move a damaged file out of the way and return where it is: ``NAME.bad``, or ``NAME.bad.2`` and so on."""
+    """Move a damaged file aside; return its new path, ``NAME.bad`` or ``NAME.bad.2`` and so on; raises StoreError."""
     aside = path.with_name(f"{path.name}.bad")
     number = 1
     while os.path.lexists(aside):
@@ -90,9 +90,9 @@ def sealed(text: str) -> bytes:
 
 
 def unsealed(content: bytes) -> bytes:
-    """Return what ``sealed`` was given. Raises ValueError where the sum is not that of the content.
+    """Return the JSON object that ``sealed`` was given. Raises ValueError where its sum does not match its content.
 
-    Content without a sum is returned as it is: what was written before there were sums.
+    Content without a sum was written before there were sums, and is returned as it is.
     """
     found = _SUM.fullmatch(content, at) if (at := content.rfind(b',\n "sum": "')) >= 0 else None
     if found is None:
@@ -104,9 +104,9 @@ def unsealed(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock at ``path`` for this process; yields False where another live one holds it and we do not wait.
+    """Hold the lock at ``path`` for this process; yields False where another holds it, unless told to ``wait``.
 
-    The lock is the kernel's, so one left by a dead process frees itself. Raises StoreError where there can be none.
+    The lock is the kernel's, which frees it when its process dies. Raises StoreError where no lock can be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in ``folder``, which this process holds."""
+    """Remove what killed processes left half-written in ``folder``, whose lock this process holds."""
     for part in folder.glob(".*.part"):
         with contextlib.suppress(OSError):
             part.unlink()

@@ -1,4 +1,4 @@
-"""Where the claim files of a registry lie; small, so that what needs only names stays quick."""
+"""Where the claim files of a registry lie; a small module, so that commands which need only names start quickly."""
 
 from pathlib import Path
 

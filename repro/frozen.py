@@ -1,4 +1,4 @@
-"""Strict, frozen values, and what is wrong with a table that should be one, in words that name the key."""
+"""Strict, frozen values, and the faults of a table that should be one, in words that name the key."""
 
 import json
 import re
@@ -19,11 +19,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
     def __copy__(self) -> Self:
-        """Return a copy without what was worked out and kept: ``model_copy`` may then change what it rests on."""
+        """Return a copy without cached properties, since ``model_copy`` may change the fields that they depend on."""
         return _without_kept(super().__copy__())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return a deep copy, likewise."""
+        """Return a deep copy, also without cached properties."""
         return _without_kept(super().__deepcopy__(memo))
 
 
@@ -37,15 +37,16 @@ def faults_in(
     error: ValidationError, model: Any, homes: Mapping[str, tuple[str, ...]] = {}, at: tuple[str, ...] = (),
     also: Collection[str] = (),
 ) -> list[str]:  # fmt: skip
-    """Return what is wrong with a ``model``'s table, each as "key path: what is wrong; what is allowed".
+    """Return the faults of a table that is no valid ``model``, each as "key path: what is wrong; what is allowed".
 
-    The table lies ``at`` a key path, but for keys with ``homes`` of their own; ``also`` are keys allowed beside it.
+    ``at`` is the key path of the table; ``homes`` maps those of its keys that were written in another table to that
+    table's key path. ``also`` names further keys that the table may have.
     """
     found = error.errors()
     faults = []
     for fault in found:
         loc = fault["loc"]
-        if not any(other["loc"][: len(loc)] == loc != other["loc"] for other in found):  # said by a part of it
+        if not any(other["loc"][: len(loc)] == loc != other["loc"] for other in found):  # a part of it says so
             home = homes.get(str(loc[0]), at) if loc else at
             faults.append(f"{key_path((*home, *loc))}: {_wrong(fault, model, also)}".removeprefix(": "))
     return faults
@@ -55,7 +56,7 @@ _WORDS = (
     (r"^Value error, | after validation", ""), (r"a valid tuple", "a list"), (r"^Tuple", "The list"),
     (r"a valid dictionary( or instance of \w+)?", "a table"),
 )  # fmt: skip
-"""What pydantic says, and how a reader of TOML says it."""
+"""What pydantic says, as regular expressions, and how a reader of TOML would say it."""
 
 
 def _wrong(fault: Any, model: Any, also: Collection[str]) -> str:

@@ -1,21 +1,22 @@
-"""Whether this installation trains as ours did: a fresh seed's runs against stored ones, in their prediction interval.
+"""Whether this installation trains as ours did: a fresh seed's losses have to lie where stored runs predict them.
 
-Nothing here is about the paper. Two small nets are trained on the embedded pictures, one by each way of training, as
-they were when the reference was made (``health.json``: raw values, seeds, commit, versions, hardware), and what a seed
-that made no reference gives has to fall where a further run of the same code would.
+Nothing here is about the paper. Two small nets, one for each way of training, are trained on the embedded pictures as
+they were when the reference was made (``health.json``: raw values, seeds, commit, versions, hardware). A check trains
+them with a seed that is not in the reference, and each loss has to lie in the prediction interval of a further run.
 
-The reference also holds the same nets at half and at double the learning rate: what the check has to tell from right,
-and how surely it does. Its seeds are fixed here, before any of them was run: none is left out, and none added because
-of what it gave. A change of what is trained needs other seeds.
+The reference also holds runs of the same nets at half and at double the learning rate. They show how surely the check
+tells a wrong rate from the right one. All seeds were fixed here before any of them was run: none was left out, and
+none was added because of what it gave. A change of what is trained needs other seeds.
 
-On an AMD EPYC with torch 2.15, by 20 seeds, 99% of the losses of the 19pct net lie in 1.488 to 1.633 and of AlexNet's
-in 1.404 to 1.592; at half the rate five seeds had 1.683 to 1.807 and 1.742 to 1.838, at double 1.326 to 1.427 and 1.227
-to 1.397. The nearest end is 2.7, 5.0, 2.9 and 1.35 deviations of their own from their means, by logarithms. So, were
-these normal, a further seed at half the rate falls outside by 99 in 100, at double by 97 (Student's t, by the better of
-the two). What small changes do, and what tanh forgives (LRN left out passes), tests/test_golden.py has to see. The 30
-runs took 466 s of processor time, so a check takes 16 s, without its imports.
+On an AMD EPYC with torch 2.15, the 99% intervals from 20 seeds are 1.488 to 1.633 for the 19pct net and 1.404 to 1.592
+for AlexNet. Five seeds at half the rate gave 1.683 to 1.807 and 1.742 to 1.838, and at double the rate 1.326 to 1.427
+and 1.227 to 1.397. In logarithms, the means of these four lie 2.7, 5.0, 2.9 and 1.35 of their own standard deviations
+beyond the nearest end of the interval. So, if they are normal, a further seed falls outside with a chance of 99% at
+half the rate and of 97% at double (Student's t, by the better of the two nets). Smaller changes, and those that tanh
+forgives (a net without LRN passes), are left to tests/test_golden.py. The 30 runs took 454 s of processor time, so a
+check takes 15 s, without its imports.
 
-    OMP_NUM_THREADS=1 python -m repro.health    makes the reference anew; to be committed with the change that moved it
+    OMP_NUM_THREADS=1 python -m repro.health    makes a new reference: commit it with the change that moved the values
 """
 
 import math
@@ -45,16 +46,16 @@ from repro.store import TrialSpec
 
 REFERENCE = Path(__file__).with_name("health.json")
 SEEDS = tuple(range(1000, 1020))
-"""Of the reference; a check takes one that is not among them."""
+"""The seeds of the reference; a check takes one that is not among them."""
 
 SHIFTED = {"half": 0.5, "double": 2.0}
-"""Learning rates over the right one, which the reference holds beside it."""
+"""The other learning rates that the reference holds, as multiples of the right one."""
 
 SHIFTED_SEEDS = tuple(range(1100, 1105))
 
 CONFIDENCE = 0.99
-"""Of each interval: at most one in fifty fresh seeds is a false alarm, with two values each; a fixed one is not drawn.
-"""
+"""The confidence of each interval. A seed gives two values, so at most one in fifty fresh seeds is a false alarm; for a
+seed that is always the same, no such rate holds."""
 
 
 class HealthError(Problem):
@@ -65,12 +66,12 @@ Values = dict[str, tuple[float, ...]]
 
 
 class Reference(Frozen):
-    """Stored runs: by name the value of each seed, the same at other learning rates, and where they were made."""
+    """Stored runs: the values of the seeds by name, the same at other learning rates, and where they were made."""
 
     schema_: int = Field(alias="schema", default=2)
     made: str
     seconds: float
-    """Of processor time, for all runs."""
+    """Seconds of processor time, for all runs together."""
     seeds: tuple[int, ...]
     values: Values
     shifted_seeds: tuple[int, ...]
@@ -78,13 +79,13 @@ class Reference(Frozen):
     environment: dict[str, JsonValue]
 
     def expected(self, name: str) -> Estimate:
-        """Return where a further run's value falls; values are losses, so their logarithms are taken as normal."""
+        """Return the prediction interval of a further run's value; the logarithms of losses are taken as normal."""
         logs = prediction_interval(sample([math.log(value) for value in self.values[name]]), CONFIDENCE)
         return logs._replace(value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high))
 
 
 class Finding(NamedTuple):
-    """One value of a fresh run beside the interval it has to lie in."""
+    """One value of a fresh run, and the interval in which it has to lie."""
 
     name: str
     value: float
@@ -121,14 +122,14 @@ def check(seed: int, device: str = "cpu") -> Iterator[Finding]:
 CURVE = "training loss of the 19pct net over its last epoch"
 FINAL = "training loss of alexnet-32 over its last epoch"
 CURVE_RATE, FINAL_RATE = 0.005, 0.0025
-"""Half of the rates that learn fastest, or less: there a loss still falls with the rate, on both sides of it."""
+"""At most half of the rates that learn fastest: there, half the rate gives a larger loss and double a smaller one."""
 
 
 def measured(seed: int, device: str, factor: float = 1.0) -> Iterator[tuple[str, float]]:
-    """Yield name and value of each run with ``seed``, its learning rate times ``factor``; values are losses in nats.
+    """Yield the name and the loss, in nats, of each net trained with ``seed`` at ``factor`` times its learning rate.
 
-    Tanh and small batches: from seed to seed their losses scatter less than ReLU's, over what a halved rate does to
-    them. AlexNet's is the geometric mean of two members. Raises HealthError where a run fails.
+    The nets have tanh and small batches: compared with the effect of a halved rate, their losses scatter less between
+    seeds than those of ReLU. AlexNet's loss is the geometric mean of two members. Raises HealthError where a run fails.
     """
     rate, epochs = factor * CURVE_RATE, 1.5
     curve = epochs_to.Parameters(
@@ -152,14 +153,14 @@ def measured(seed: int, device: str, factor: float = 1.0) -> Iterator[tuple[str,
 
 
 def pictures() -> Pictures:
-    """Return what AlexNet is trained on, drawn in memory, with a small test half: testing tells nothing here."""
+    """Return the pictures AlexNet is trained on, drawn in memory; few are for testing, which says nothing here."""
     return Pictures.drawn(1024, 32, "health")
 
 
 def _run(
     spec: TrialSpec, data: Any, limit: float, root: Path, device: str, status: str = "completed"
 ) -> list[dict[str, float]]:
-    """Return the curve of a trial, whose losses are means over the epoch before."""
+    """Run a trial and return its curve, whose losses are means over the preceding epoch."""
     setting = Setting(root, torch.device(device))
     trial = measure.measure(Task(spec, "scoring", limit, setting), data.to(setting.device), Monitor())
     if trial.status != status:
@@ -174,7 +175,7 @@ def _timed(run: tuple[int, float], device: str) -> tuple[dict[str, float], float
 
 
 def make(device: str = "cpu") -> Reference:
-    """Return a reference measured now, a process a core, and by what."""
+    """Return a reference that is measured now, one process per core, with the environment that measured it."""
     runs = [(seed, 1.0) for seed in SEEDS] + [(seed, f) for f in SHIFTED.values() for seed in SHIFTED_SEEDS]
     torch.set_num_threads(1)  # as in the processes
     where: dict[str, Any] = environment.describe(torch.device(device))

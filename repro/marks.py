@@ -1,4 +1,4 @@
-"""What tells whether a record was written to since somebody looked, and reading a store again by it."""
+"""Marks that change when a record is written to, and a reader that reads only changed records of a store again."""
 
 import contextlib
 import hashlib
@@ -11,10 +11,10 @@ from repro.store import Place, StoreError, Trial
 
 
 def of_records(root: Path) -> dict[Place, str]:
-    """Return for each record what tells whether it was written to since: its file's size, place and times, as text.
+    """Return the mark of each record: its file's mode, inode, size and times, as text.
 
-    None is opened, but for those so young that their times might not yet tell a further change. 100,000 are looked at
-    in about a second.
+    A file is opened only if it is so young that its times might not show a further change; see ``of_file``. Looking at
+    100,000 records takes about a second.
     """
     settled = time.time() - files.SETTLED_S
     found = ((place, of_file(place.path, settled)) for place in store.places(root))
@@ -22,7 +22,7 @@ def of_records(root: Path) -> dict[Place, str]:
 
 
 def of_file(path: str, settled: float) -> str:
-    """Return the mark of one file, empty where there is none; of one written to after ``settled``, with its content."""
+    """Return the mark of one file, empty without a file; with a digest of its content if changed after ``settled``."""
     try:
         s = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - text: see Place
     except (OSError, ValueError):
@@ -35,7 +35,7 @@ def of_file(path: str, settled: float) -> str:
 
 
 class Reader:
-    """The records of a store, for who looks often: one is read again only when its mark is another."""
+    """The records of a store, for a caller that looks often: a record is read again only if its mark has changed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -43,7 +43,7 @@ class Reader:
         """Each record's mark and its trial, None where the record cannot be used."""
 
     def trials(self) -> list[Trial]:
-        """Return the trials that there are now, by identity, without those whose records cannot be used."""
+        """Return the trials that there are now, sorted by identity, without those whose records cannot be used."""
         before, self._read = self._read, {}
         with garbage.put_off():
             for place, mark in of_records(self._root).items():

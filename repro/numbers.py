@@ -1,19 +1,19 @@
-"""How numbers are told, by the judge and on every page alike: to how many digits, with their interval, in what unit."""
+"""How the judge and all pages write numbers: to how many digits, with what interval, in what unit."""
 
 import math
 from collections.abc import Sequence
 
 USUAL = 0.9
-"""The level of an interval that goes without saying: two one-sided tests at 5%, and a single look."""
+"""The level of an interval for which none is stated: two one-sided tests at 5%, and a single look at the data."""
 
 LEVELS = "intervals are 90% unless another level is given: a higher one where seeds were added after a first look"
 """What a table says of its intervals."""
 
 
 def number_text(value: float) -> str:
-    """Return a known number: whole ones in full with thousands apart, others to four digits, without an exponent.
+    """Return an exact number as text: a whole one in full with thousands separators, another to four digits.
 
-    Only what is smaller than 0.00001 has one.
+    Only numbers smaller than 0.00001 have an exponent.
     """
     if value == int(value):
         return f"{value:,.0f}"
@@ -25,8 +25,8 @@ def number_text(value: float) -> str:
 def estimate_texts(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:
     """Return an estimate and the ends of its interval, to the same decimals: ``6.58``, ``6.28``, ``6.90``.
 
-    Three significant digits of the estimate, or of half the interval's width where that is larger; digits before the
-    point are all told, thousands apart. An end that is None or infinite is open.
+    They show three significant digits of the estimate, or of half the interval's width where that is larger, and all
+    digits before the point, with thousands separators. An end that is None or infinite is open.
     """
     start, stop = -math.inf if low is None else low, math.inf if high is None else high
     half = (stop - start) / 2
@@ -51,7 +51,7 @@ def cell_text(
 ) -> str:
     """Return a measured estimate for a cell of a table: ``1.42 [1.31, 1.53] n=5+5``.
 
-    A level that is not the usual one stands behind the interval, ``1.42 [1.31, 1.53], 95%, n=5+5``.
+    A level that is not the usual one follows the interval: ``1.42 [1.31, 1.53], 95%, n=5+5``.
     """
     told, *ends = estimate_texts(value, low, high)
     level = level_text(confidence)
@@ -67,7 +67,7 @@ def sentence_texts(
 
 
 def unit_text(unit: str) -> str:
-    """Return a unit as a reader says it behind a number: ``times`` for a ratio, ``of the runs`` for a proportion."""
+    """Return a unit as it is read after a number: ``times`` for a ratio, ``of the runs`` for a proportion."""
     return {"ratio": "times", "proportion": "of the runs"}.get(unit, unit.removeprefix("fraction ")) or "no unit"
 
 
@@ -84,5 +84,5 @@ def in_full(number: str, value: float, unit: str) -> str:
 
 
 def signs(text: str) -> str:
-    """Return the text with ``<=`` and ``>=`` as the one sign each that people write."""
+    """Return the text with ``≤`` and ``≥`` in place of ``<=`` and ``>=``."""
     return text.replace("<=", "≤").replace(">=", "≥")

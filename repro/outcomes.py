@@ -1,4 +1,4 @@
-"""What a condition can come out as, each outcome once: what it says of the claim, and how it is shown."""
+"""The outcomes that a condition can have: what each says about the claim, and how it is shown."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ Outcome = Literal[
 
 
 class Kind(NamedTuple):
-    """``says``: whether an outcome decides, leaves open, or says nothing of the claim; ``tone``: how it is shown."""
+    """``says``: whether an outcome decides the claim, leaves it open or says nothing; ``tone``: how it is shown."""
 
     says: Literal["decided", "open", "nothing"]
     tone: Literal["good", "unsure", "bad", "broken", "quiet"]
@@ -29,7 +29,7 @@ OUTCOMES: Mapping[str, Kind] = {
     "SMOKE_OK": Kind("nothing", "good"),
     "NOT_TESTED": Kind("nothing", "quiet"),
 }
-"""The first of these that any expectation has speaks for all; an overview may leave it out last."""
+"""The first of these that any expectation has is the condition's outcome; overviews with little room show it first."""
 
 ORDER = tuple(OUTCOMES)
 UNTESTED = tuple(outcome for outcome, kind in OUTCOMES.items() if kind.says == "nothing")
@@ -37,4 +37,4 @@ UNTESTED = tuple(outcome for outcome, kind in OUTCOMES.items() if kind.says == "
 
 DECIDED = tuple(outcome for outcome, kind in OUTCOMES.items() if kind.says == "decided")
 BROKEN = tuple(outcome for outcome, kind in OUTCOMES.items() if kind.tone == "broken")
-"""Those of trials that failed or are missing."""
+"""Outcomes of conditions whose trials failed or are missing."""

@@ -4,7 +4,7 @@ BATCH = 128
 """Images a step (section 5)."""
 
 MOMENTUM = 0.9
-"""Of the velocity (section 5)."""
+"""Factor of the old velocity in the update (section 5)."""
 
 FIGURE_1_TARGET = 0.25
 """Training error, as a fraction, that the nets of Figure 1 are timed to (section 3.1)."""
@@ -16,7 +16,7 @@ STORED = 256
 """Side of the stored images in pixels (section 2)."""
 
 CLASSES = 1000
-"""Of ILSVRC (section 2)."""
+"""Classes of ILSVRC (section 2)."""
 
 LRN_SIZE = 5
 LRN_ALPHA = 1e-4
@@ -25,7 +25,7 @@ LRN_K = 2.0
 """n, alpha, beta and k of local response normalisation (section 3.3)."""
 
 LEARNING_RATE = 0.01
-"""At the start (section 5)."""
+"""The rate at the start of training (section 5)."""
 
 WEIGHT_DECAY = 0.0005
 """In the update rule (section 5)."""
@@ -34,10 +34,10 @@ COLOUR_STD = 0.1
 """Standard deviation of the colour noise, times the eigenvalues (section 4.1)."""
 
 EPOCHS = 90
-"""Roughly; "cycles through the training set" (section 5)."""
+"""Roughly how many "cycles through the training set" there were (section 5)."""
 
 TRAINING_IMAGES = 1_200_000
-"""Of ILSVRC, roughly (section 2)."""
+"""Training images of ILSVRC, roughly (section 2)."""
 
 TRAINING_DAYS = 5.5
 """Between five and six days on two GTX 580 GPUs (section 5)."""
@@ -54,8 +54,9 @@ TABLE_2_TOP5 = {"five": (16.4, 16.4), "seven": (15.4, 15.3)}
 ILSVRC_2012_TOP5 = {"winner": 15.315, "runner-up": 26.172}
 """Top-5 error in percent on the test set of ILSVRC-2012; the paper rounds both (Table 2).
 
-Not in the paper: what the organisers published, image-net.org/challenges/LSVRC/2012/results.html.
+These digits are not in the paper; the organisers published them: image-net.org/challenges/LSVRC/2012/results.html.
 """
 
 RGB_EIGENVALUES = tuple(value * 255**2 for value in (0.2175, 0.0188, 0.0045))
-"""Of the covariance of ImageNet's RGB in 0..255; not in the paper: fb.resnet.torch, datasets/imagenet.lua, in 0..1."""
+"""Eigenvalues of the covariance of ImageNet's RGB in 0..255. Not in the paper; fb.resnet.torch has them for RGB in 0..1
+(datasets/imagenet.lua)."""

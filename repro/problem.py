@@ -1,4 +1,4 @@
-"""What a user can put right: one base class for it, so that the command line needs to know no other."""
+"""Errors that a user can put right: they have one base class, so the command line needs to know no other."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ DONE, REFUTED, WRONG_USE, NOT_DONE, NOTHING, BROKEN, INTERRUPTED = 0, 1, 2, 3, 4
 """Exit codes: see ``repro --help``."""
 
 EXTRAS = {"run": ("numpy", "PIL", "torch", "torchvision"), "ray": ("ray",)}
-"""Extra of this package -> what is imported of the packages that it brings."""
+"""Extra of this package -> the modules that are imported from the packages which it installs."""
 
 
 class Problem(Exception):
-    """Something is wrong that a user can put right; the message says what and what to do, a line each."""
+    """Something that a user can put right; the message says what is wrong and what to do, one line per fault."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -23,22 +23,22 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says that is not blank; the name of its kind where it says nothing."""
+    """Return the first line of an error's message that is not blank, or the name of its class if there is none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def told(error: BaseException) -> str:
-    """Return the kind of an error and its first line, or the kind alone where it says nothing."""
+    """Return an error's class and the first line of its message, or the class alone if it has no message."""
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f"{kind}: {line}"
 
 
 @contextmanager
 def needing(what: str, extra: str) -> Iterator[None]:
-    """Have a package of an extra that is not installed told with how to get it: ``what`` needs it. Raises Problem.
+    """Raise Problem where a package that ``what`` needs is not installed: the message says which extra brings it.
 
-    One that is there and does not load, say for a library of the system that it misses, is told, too. Any other module
-    that is missing is a fault of ours, or of the installation, and raised as it is.
+    A package that is installed but does not load, say because it misses a library of the system, is a Problem, too. Any
+    other missing module is a fault of ours or of the installation, and its error is raised as it is.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """From a working store to committed evidence: finished, clean, real-data records, without checkpoints.
 
-What was published stays. The same trial finished twice, say on two machines, is a replication, and a seed counts once:
-who could choose between the two would know both results. So the first that was published counts, and another takes its
-place only when it is the same run gone further, or when somebody removes the first, which shows in the history.
+What was published stays. Two runs of the same trial, say on two machines, are a replication, but a seed counts once,
+and whoever chose between the two would know both results. So the run that was published first counts. Another takes its
+place only if it is the same run gone further, or if somebody removes the first, which shows in the history.
 """
 
 import shlex
@@ -16,16 +16,15 @@ from repro.spec import Claim
 from repro.store import StoreError, Trial
 
 SHOWN = "probe"
-"""The experiment whose synthetic trials are published: they decide nothing, and the page shows what they saw."""
+"""The experiment whose synthetic trials are published, too: they decide nothing, but the page shows what they saw."""
 
 
 def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> tuple[int, list[str]]:
     """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
 
-    A plan, and what was expected, goes with its records: of a smoke condition of ``registry`` only where such are
-    published.
-    Counted is what ``target`` then has of ``source``; of what it had before, nothing is changed but as ``standing``
-    says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
+    Plans, and what was expected, go with their records: those of a smoke condition of ``registry`` only where its
+    records are published. The number includes records that ``target`` had already. What ``target`` had before is
+    changed only as ``standing`` says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
     """
     trials, problems = store.load(source)
     if not trials and not problems:
@@ -34,17 +33,17 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
     expected = {claim: bands.load(source, claim) for claim in bands.claims(source)}
     copied, left_out = 0, list(problems)
     for trial in trials:
-        published = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as is found out
+        published = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as unfit() finds
         if reason := unfit(trial) or standing(source, target, published):
             left_out.append(f"{trial.identity}: {reason}")
             continue
         same = _there(target, trial.identity) == published
-        ours = _synthetic(trial)  # other pictures belong to their data set
+        ours = _synthetic(trial)  # other pictures are not ours to publish
         for name in (n for n in store.RESULTS if n != "record.json" and (ours or n != "pictures.npz")):
             path, to = (store.folder(root, trial.identity) / name for root in (source, target))
             if path.is_file() and not path.is_symlink() and not (same and to.exists()):
                 store.write_atomically(to, path.read_bytes())
-        store.save(target, published)  # the record last: what has one is whole; with a sum, if it is from before these
+        store.save(target, published)  # the record last: with it a trial is complete; an old one gets its sum here
         copied += 1
     shown = {at: looks for at, looks in plans.items() if _published(registry, *at)}
     for (claim, condition), looks in shown.items():
@@ -59,7 +58,7 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
 def unfit(trial: Trial) -> str:
     """Return why a trial is not published; empty where it is.
 
-    Evidence is, and what ``SHOWN`` says.
+    Evidence is published, and so are the synthetic trials of the experiment SHOWN.
     """
     if trial.status in ("running", "failed"):
         return f"{trial.status}, not finished"
@@ -71,10 +70,10 @@ def unfit(trial: Trial) -> str:
 
 
 def standing(source: Path, target: Path, trial: Trial) -> str:
-    """Return why what ``target`` has of a finished trial stays as it is; empty where ``trial`` is to be written there.
+    """Return why the record that ``target`` has of a finished trial stays; empty where ``trial`` is to be written.
 
-    It is where nothing finished is there, where that is this record, and where it is censored and its curve the
-    beginning of this trial's: the same run, gone on with.
+    It is to be written where ``target`` has no finished record, where it has this one, and where it has a censored one
+    whose curve is the beginning of this trial's: the same run, gone further.
     """
     anew = f"to take this one instead, {shlex.join(['rm', '-r', str(store.folder(target, trial.identity))])}"
     try:
@@ -96,7 +95,7 @@ def standing(source: Path, target: Path, trial: Trial) -> str:
 
 
 def _published(registry: Mapping[str, Claim], claim: str, condition: str) -> bool:
-    """Whether the records of a condition may be published: of one that the registry does not have, nobody knows."""
+    """Whether the records of a condition may be published, as they may of one that the registry does not have."""
     known = registry.get(claim)
     if known is None or condition not in known.conditions:
         return True
@@ -104,7 +103,7 @@ def _published(registry: Mapping[str, Claim], claim: str, condition: str) -> boo
 
 
 def _there(target: Path, identity: str) -> Trial | None:
-    """Return what ``target`` has of a trial, None where that is nothing. Raises StoreError where it cannot be used."""
+    """Return the record that ``target`` has of a trial, None for none. Raises StoreError where it cannot be used."""
     try:
         return store.record(store.place(target, identity))
     except FileNotFoundError:

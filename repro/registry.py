@@ -1,4 +1,4 @@
-"""The registry: claim files read, checked against what their experiment can say, and put in the paper's order."""
+"""The registry: read claim files, check them against what their experiment can say, put them in the paper's order."""
 
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ from repro.spec import STATEMENTS, Claim, ClaimFile, ClaimKeys, Condition, Condi
 
 
 def load_claim(path: Path) -> Claim:
-    """Return the claim of one file. Raises SpecError, naming the faults it has, one a line."""
+    """Return the claim in one file. Raises SpecError with the faults of the file, one per line."""
     try:
         raw = _tuples(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
@@ -34,25 +34,25 @@ def load_claim(path: Path) -> Claim:
 
 
 def _tuples(value: Any) -> Any:
-    """Return what tomllib read with tuples for lists: a claim does not change."""
+    """Return what tomllib read, with tuples in place of lists, since a claim is immutable."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _refuse(path: Path, faults: list[str]) -> None:
-    """Raise SpecError where there are faults, each once."""
+    """Raise SpecError where there are faults, naming each of them once."""
     if faults:
         raise SpecError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults)))
 
 
 def _condition(name: str, file: ClaimFile, faults: list[str]) -> Any:
-    """Return one condition with the parameters of every arm, None where it adds to ``faults``."""
+    """Return one condition with every arm's parameters, or None with what is wrong added to ``faults``."""
     experiment = experiments.get(file.experiment)
     common = {key: value for key, value in file.conditions[name].items() if key in ConditionKeys.model_fields}
     rest = {key: value for key, value in file.conditions[name].items() if key not in common}
     if common.get("scale") == "static":
-        common.setdefault("seeds", (0,))  # what is computed draws nothing
+        common.setdefault("seeds", (0,))  # a computation draws no random numbers
     own = _valid(ConditionKeys, common, faults, {}, ("conditions", name))
     arms = {
         arm: _valid(
@@ -73,7 +73,7 @@ def _condition(name: str, file: ClaimFile, faults: list[str]) -> Any:
 
 
 def _reference_faults(file: ClaimFile, stem: str) -> list[str]:
-    """Return names that a claim uses and does not have, and arms that are not comparable."""
+    """Return faults in the references of a claim: unknown names, conditions without expectations, unfit arms."""
     if file.experiment not in experiments.names():
         return [f"experiment: {_unknown(file.experiment, experiments.names())}"]
     experiment = experiments.get(file.experiment)
@@ -96,7 +96,7 @@ def _reference_faults(file: ClaimFile, stem: str) -> list[str]:
 
 
 def _expectation_faults(file: ClaimFile, viewed: Collection[str]) -> Iterator[str]:
-    """Yield views that are missing or mean nothing, and a max of what is measured rather than computed."""
+    """Yield a fault for each view that is missing or has no meaning, and each max over what is not computed."""
     for i, e in enumerate(file.expect):
         wanted = any(metric in viewed for metric in e.metrics)
         if wanted and e.view is None:
@@ -113,7 +113,7 @@ def _expectation_faults(file: ClaimFile, viewed: Collection[str]) -> Iterator[st
 
 
 def _arm_faults(file: ClaimFile, factors: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with the arms: keys of the condition, no difference, more than one undeclared."""
+    """Yield faults of the arms: a condition's key, two arms alike, a difference in more than one undeclared factor."""
     keys = sorted({key for table in file.arms.values() for key in table})
     for arm, table in file.arms.items():
         for key in table.keys() - set(factors):
@@ -139,7 +139,7 @@ def _valid(
     model: Any, table: Mapping[str, Any], faults: list[str], homes: Mapping[str, tuple[str, ...]] = {},
     at: tuple[str, ...] = (), also: Collection[str] = (),
 ) -> Any:  # fmt: skip
-    """Return ``table`` as a ``model``, or add to ``faults`` and return None; see ``faults_in``."""
+    """Return ``table`` as a ``model``, or None with its faults added to ``faults``; see ``faults_in``."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -148,14 +148,14 @@ def _valid(
 
 
 def unfilled(path: Path, template: Path) -> list[str]:
-    """Return a line for each text of a claim file, one that loads, that is still the template's: to be filled in."""
+    """Return a line for each text in a claim file that is still the template's; the file must load without faults."""
     there = dict(_prose(tomllib.loads(template.read_text(encoding="utf-8"))))
     here = _prose(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     return [f"{path}: {key}: fill it in; it is still the template's {t!r}" for key, t in here if there.get(key) == t]
 
 
 def _prose(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is written for a reader in a claim file, by its key."""
+    """Yield the key and the text of everything in a claim file that is written for a reader."""
     yield "title", raw["title"]
     yield "source.text", raw["source"]["text"]
     for i, e in enumerate(raw["expect"]):
@@ -165,7 +165,7 @@ def _prose(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def load_registry(directory: Path) -> dict[str, Claim]:
-    """Return all claims of a registry by id, in the paper's order. Raises SpecError with the faults of every file."""
+    """Return all claims of a registry, by id, in the paper's order. Raises SpecError with the faults of every file."""
     claims, faults = {}, []
     files = claim_files(directory)
     stems = [path.stem for path in files]

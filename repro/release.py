@@ -2,18 +2,18 @@
 
 Source: the source code and settings published by the Computer History Museum, see ``RELEASE``. The
 notes at the foot of each ``layers/layer-params-*.cfg`` log how that network was trained and what it scored. A fact
-without a value is one that the paper states and the release does not hold.
+without a value is one that the paper states but the release does not contain.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 RELEASE = "github.com/computerhistory/AlexNet-Source-Code at 2f8b81f, published by the Computer History Museum"
-"""What every fact is from, as a reader could find it."""
+"""The source of every fact, named so that a reader can find it."""
 
 
 class Fact(NamedTuple):
-    """A value in its unit and where the release has it; None where it does not."""
+    """A value, its unit, and the file of the release that has it; the value is None where none has it."""
 
     value: float | None
     unit: str
@@ -65,5 +65,5 @@ FACTS = {
 
 
 def files(facts: Iterable[str]) -> list[str]:
-    """Return the files of the release that hold the facts of these names, each once. Raises KeyError for no fact."""
+    """Return the files of the release that hold the named facts, each once. Raises KeyError for an unknown name."""
     return list(dict.fromkeys(FACTS[name].file for name in facts))

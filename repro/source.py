@@ -1,4 +1,4 @@
-"""The program's own source: its digest, and the commit it is of. Records keep both."""
+"""The program's own source: its digest and its commit. Records keep both."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 EXPORTED = ".commit"
-"""At the root; ``git archive`` puts the commit into it (.gitattributes)."""
+"""The file at the root into which ``git archive`` writes the commit (.gitattributes)."""
 
 
 @cache
@@ -22,7 +22,7 @@ def code_digest() -> str:
 
 @cache
 def digest_at(commit: str) -> str | None:
-    """Return the same of the package as it was at a commit; None where this checkout does not have that."""
+    """Return the same digest of the package as it was at a commit; None where this checkout lacks that commit."""
     try:
         packed = _git("archive", "--format=tar", commit, PACKAGE.name)
     except (OSError, subprocess.SubprocessError):
@@ -46,10 +46,10 @@ def _digest(files: Mapping[PurePosixPath, bytes]) -> str:
 
 @cache
 def commit() -> tuple[str | None, bool | None]:
-    """Return the commit that this source is of, and whether tracked files differ from it.
+    """Return the commit of this source, and whether tracked files differ from it.
 
-    A copy that ``git archive`` made knows its commit, and not whether anybody changed it: (commit, None). Where nothing
-    is known, (None, None).
+    A copy that ``git archive`` made knows its commit, but not whether anybody changed it since: (commit, None). Where
+    nothing is known, return (None, None).
     """
     try:
         if Path(_git("rev-parse", "--show-toplevel").decode().strip()).resolve() == ROOT:
@@ -65,9 +65,9 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def clean(commit: object, dirty: object, digest: object) -> bool:
-    """Whether a record was made by the source of a commit, unchanged.
+    """Whether a record was made by the unchanged source of a commit.
 
-    It says so itself, or else the digest of its source is that of the commit, which must then be in this checkout.
+    Either the record says so, or the digest of its source is that of the commit, which this checkout must then have.
     """
     if dirty is None and isinstance(commit, str) and digest is not None:
         return digest_at(commit) == digest

@@ -12,7 +12,7 @@ from repro.frozen import Frozen
 from repro.outcomes import Outcome
 from repro.problem import Problem
 
-STATEMENTS = 41  # quantitative statements of the paper, numbered in its order
+STATEMENTS = 41  # quantitative statements in the paper, numbered in the order in which it makes them
 
 NAME_RULE = "lower-case letters, digits and dashes, at most 64"
 
@@ -47,7 +47,7 @@ class SpecError(Problem):
 
 
 class Source(Frozen):
-    """Where the paper says it: section, figure or table, and its words, one sentence at most."""
+    """Where the paper makes the statement: section, figure or table, and its words, at most one sentence."""
 
     section: Text
     figure: Text | None = None
@@ -56,7 +56,7 @@ class Source(Frozen):
 
 
 class Published(Frozen):
-    """The published value: in the file a number, or a table with an inequality, "about", or words."""
+    """The published value. A claim file gives it as a number, or as a table: an inequality, ``about`` or ``words``."""
 
     op: Literal["=", "<", ">", "<=", ">="] = "="
     value: float | None = None
@@ -82,11 +82,11 @@ class Published(Frozen):
 
     @property
     def number(self) -> float | None:
-        """The number in it, None where there are only words."""
+        """The published number, None where the paper has only words."""
         return self.about if self.value is None else self.value
 
     def within(self, low: float, high: float) -> bool:
-        """Whether the band holds it, and for an inequality also something beyond it."""
+        """Whether the band contains the number and, for an inequality, values beyond it; True where there is none."""
         if self.number is None:
             return True
         reaches = {">": self.number < high, "<": low < self.number}.get(self.op[0], True)
@@ -98,7 +98,7 @@ def _several(raw: Any) -> Any:
 
 
 class Corroboration(Frozen):
-    """What the authors' own released notes log for the printed value, in its unit, and the file that has it."""
+    """What the authors' released notes log for the printed value, in the same unit, and the file that says so."""
 
     file: Text
     logged: float
@@ -107,15 +107,16 @@ class Corroboration(Frozen):
 class Expectation(Frozen):
     """What the paper leads us to expect of one metric, fixed before running.
 
-    ``accept`` is the band that counts as the published value, with ``because``; ``null`` is "no effect". ``of`` and
-    ``over`` name arms: a ratio is of/over, a difference of - over; the others have only ``of``. A value is the mean
-    over the seeds, a proportion the share of the seeds for which the metric is 1, a max the largest of several metrics.
+    ``accept`` is the band that counts as the published value, and ``because`` is the reason for it; ``null`` is the
+    value that means "no effect". ``of`` and ``over`` name arms: a ratio is of/over and a difference is of - over; the
+    other statistics have only ``of``. A value is the mean over the seeds, a proportion is the share of the seeds for
+    which the metric is 1, and a max is the largest of several metrics.
     """
 
     metrics: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, alias="metric")]
-    """In the file ``metric``, one name; several, in a list, for a max."""
+    """The key ``metric`` of the claim file: one name, or a list of several for a max."""
     view: Literal["centre", "ten"] | None = None
-    """What an error is taken of: the centre crop, or the mean over ten views."""
+    """What an error is measured on: the centre crop, or the mean over ten views."""
     statistic: Literal["value", "ratio", "difference", "max", "proportion"]
     of: str
     over: str | None = None
@@ -126,7 +127,7 @@ class Expectation(Frozen):
     because: Text
     corroboration: Corroboration | None = None
     conditions: tuple[str, ...] = ()
-    """The conditions it is for; empty for all."""
+    """The conditions that the expectation applies to; empty for all of them."""
 
     @property
     def observables(self) -> tuple[str, ...]:
@@ -135,12 +136,12 @@ class Expectation(Frozen):
 
     @property
     def compares(self) -> bool:
-        """Whether it sets two arms side by side."""
+        """Whether the statistic compares two arms."""
         return self.statistic in ("ratio", "difference")
 
     @property
     def published_value(self) -> float | None:
-        """The published number, None where the paper has words or an inequality alone."""
+        """The published number, None where the paper has only words or an inequality."""
         return self.published.number if self.published.op == "=" else None
 
     @model_validator(mode="after")
@@ -170,7 +171,7 @@ class Expectation(Frozen):
 
 
 class Deviation(Frozen):
-    """A known difference from the paper and what it may do."""
+    """A known difference from the paper, and the effect that it may have."""
 
     what: Text
     effect: Text
@@ -184,32 +185,32 @@ class Known(Frozen):
 
 
 class ConditionKeys(Frozen):
-    """The part of a [conditions.NAME] table that every experiment has; the rest are experiment parameters."""
+    """The keys of a [conditions.NAME] table that all experiments share; its other keys are experiment parameters."""
 
     scale: Scale
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     note: Text | Literal[""] = ""
     blocked: Text | Literal[""] = ""
-    """Why nobody can run it with what is public; it is then NOT_TESTED for that reason."""
+    """Why nobody can run the condition with what is public; its outcome is then NOT_TESTED, for this reason."""
     assumed_speed: dict[Literal["cpu", "cuda"], Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Images per second to plan with, by device type, until a trial was timed."""
+    """Images per second, by device type, that a plan assumes until a trial has been timed."""
     deviations: tuple[Deviation, ...] = ()
 
 
 class Condition(ConditionKeys):
-    """Where and how a claim is measured; ``arms`` are the experiment's parameters, one set an arm."""
+    """Where and how a claim is measured; ``arms`` maps each arm's name to its experiment parameters."""
 
     name: str
     arms: dict[str, Any]
 
     @property
     def any_arm(self) -> Any:
-        """The parameters of the first arm, for what all arms share."""
+        """The parameters of the first arm, from which to read what all arms share."""
         return next(iter(self.arms.values()))
 
 
 class ClaimKeys(Frozen):
-    """What a claim file and a claim have alike."""
+    """The keys that a claim file and a claim have in common."""
 
     id: Name
     title: Text
@@ -222,9 +223,9 @@ class ClaimKeys(Frozen):
     deviations: tuple[Deviation, ...] = ()
     known: Known | None = None
     by_construction: Text | None = None
-    """Why the answer could hardly be another one: what is compared with the statement was written from it."""
+    """Why the answer could hardly be different: what is compared with the statement was written from that statement."""
     support: tuple[Name, ...] = ()
-    """Claims whose answer stands beside this one's: facts that make it more or less likely."""
+    """Claims shown beside this one, because their answers make it more or less likely."""
 
 
 class ClaimFile(ClaimKeys):

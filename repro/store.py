@@ -1,4 +1,4 @@
-"""Trials on disk: one folder a trial, its record written first and replaced atomically, read without torch.
+"""Trials on disk, read without torch: one folder per trial, its record written at the start and replaced atomically.
 
     STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
                             curve.csv     the raw curve; missed.npz, looked.npz, pictures.npz: see RESULTS
@@ -6,11 +6,11 @@
     STORE/plans/<claim>.<condition>.json    the seeds each run asked for, oldest first
     STORE/bands/<claim>.json                what was expected then: see repro.judging.bands
 
-Records, plans and bands end with a sum of their own content. What does not fit its sum is told and never used; a run
-that needs its place sets it aside as <name>.bad. Links inside a store are not followed.
+Records, plans and bands end with a checksum of their content. A file that does not match its checksum is reported and
+never used; a run that needs the place of such a record sets it aside as <name>.bad. Links in a store are not followed.
 
-The identity digests what decides a trial's outcome (its spec and the data's digest), so the same command
-finds its own work again and two claims share a trial they both need.
+The identity is a digest of what decides a trial's outcome: its spec and the digest of its data. So a repeated command
+finds its earlier work, and two claims share a trial that both need.
 """
 
 import contextlib
@@ -47,11 +47,11 @@ Status = Literal["running", "completed", "censored", "diverged", "failed"]
 
 
 class Unusable(StoreError):
-    """One file of a store cannot be used; what does not rest on it can."""
+    """One file of a store cannot be used; whatever does not depend on it still can."""
 
 
 class TrialSpec(Frozen):
-    """What decides a trial's outcome, but for the data: its ``key`` digests exactly these fields."""
+    """All that decides a trial's outcome except the data; ``key`` is a digest of exactly these fields."""
 
     experiment: str
     numerics: int
@@ -61,7 +61,7 @@ class TrialSpec(Frozen):
 
     @cached_property
     def _text(self) -> str:
-        """The spec as canonical JSON: both digests are of it, and it is what they cost."""
+        """The spec as canonical JSON, kept because both digests need it and encoding it is what they cost."""
         fields = {name: getattr(self, name) for name in ("experiment", "numerics", "config", "seed")}
         return _CANONICAL.encode(fields)
 
@@ -71,12 +71,12 @@ class TrialSpec(Frozen):
         return _digest(self._text)
 
     def identity(self, data_digest: str) -> str:
-        """Digest of the spec and the data, 16 hex digits; names the trial's folder."""
+        """Return the digest of the spec and the data, 16 hex digits: the name of the trial's folder."""
         return _digest(f'{{"data":{_CANONICAL.encode(data_digest)},"spec":{self._text}}}')
 
 
 class Measurement(Frozen):
-    """One raw number: ``at`` says where in the trial it was taken, in ``at_unit``, where that means something."""
+    """One raw number. ``at``, in units of ``at_unit``, is the point of the trial where it was taken, if it has one."""
 
     name: str
     value: float
@@ -86,27 +86,27 @@ class Measurement(Frozen):
 
 
 class Trial(Frozen):
-    """One arm, one seed, run once; everything a verdict may use, and where it came from."""
+    """One arm run once with one seed: everything that a verdict may use, and where it came from."""
 
     schema_: int = Field(alias="schema", default=SCHEMA)
     spec: TrialSpec
     data_digest: str
     status: Status
     limit: float | None = None
-    """How far the trial was allowed to go (epochs): a censored trial's value is above this. None: given up for good."""
+    """Epochs that the trial was allowed. A censored trial's value is above this; if None, it was given up for good."""
     measurements: tuple[Measurement, ...] = ()
     message: str = ""
     environment: dict[str, JsonValue] = Field(default_factory=dict)
     started: str = ""
     duration_s: float = 0.0
-    """Seconds of training, all attempts added, evaluation and start-up left out."""
+    """Seconds of training, summed over all attempts; evaluation and start-up are not counted."""
 
     @cached_property
     def identity(self) -> str:
         return self.spec.identity(self.data_digest)
 
     def value(self, name: str) -> float:
-        """Return the one measurement called ``name``; KeyError where there is none."""
+        """Return the value of the one measurement called ``name``. Raises KeyError where there is none."""
         for measurement in self.measurements:
             if measurement.name == name:
                 return measurement.value
@@ -133,7 +133,7 @@ def save(root: Path, trial: Trial) -> None:
 
 
 def own(root: Path, kind: str, *parts: str) -> Path:
-    """Return a path in a folder of the store: trials, plans, bands. Raises StoreError for a link, and for no folder."""
+    """Return a path in the store's folder ``kind`` (trials, plans, bands). Raises StoreError for a link or a file."""
     path = root / kind
     for part in ("", *parts):
         path = path / part
@@ -146,7 +146,7 @@ def own(root: Path, kind: str, *parts: str) -> Path:
 
 
 def unusable(path: Path, what: str, error: Exception, model: Any, known: str) -> Unusable:
-    """Return what to tell of a file that is no ``what``: why, and what to do; ``known`` is what only it knows."""
+    """Return the error, with the remedy, for a file that is no usable ``what``; ``known`` is what only it tells."""
     if isinstance(error, PermissionError):
         return Unusable(f"{path}: {what} that may not be read; allow it: {shlex.join(['chmod', 'u+r', str(path)])}")
     told = faults_in(error, model)[0] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
@@ -176,19 +176,19 @@ def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
 
 
 class Stored(NamedTuple):
-    """The records of a store: those that count, by identity, and what is told of the others."""
+    """The records of a store: the usable trials, sorted by identity, and what is known of the other records."""
 
     trials: list[Trial]
     refused: dict[str, str]
-    """A line for each record that cannot be used, by its folder's name: the identity of the trial it was of."""
+    """Why each unusable record cannot be used, one line, by the name of its folder: the identity of its trial."""
     named: set[str]
-    """What can be read in those as a data digest."""
+    """Whatever in the refused records can still be read as a data digest."""
 
 
 def stored(root: Path) -> Stored:
-    """Return the records under ``root``; one that its own content says to be of another folder is refused."""
+    """Return the records under ``root``; a record whose content belongs in another folder is refused."""
     found = Stored([], {}, set())
-    with garbage.put_off():  # many values are made that all stay: to look for garbage costs more than making them
+    with garbage.put_off():  # many values are made and all stay: looking for garbage costs more than making them
         for at in places(root):
             try:
                 found.trials.append(record(at))
@@ -202,23 +202,23 @@ def stored(root: Path) -> Stored:
 
 
 def load(root: Path) -> tuple[list[Trial], list[str]]:
-    """Return the trials under ``root``, by identity, and one line for each record that cannot be used."""
+    """Return the trials under ``root``, sorted by identity, and one line for each record that cannot be used."""
     found = stored(root)
     return found.trials, list(found.refused.values())
 
 
 class Place(NamedTuple):
-    """Where a record may lie. The path is text: 100,000 joined ones take as long to make as the files to look at."""
+    """Where a record may lie. The path is a string: joining 100,000 Paths takes as long as looking at the files."""
 
     name: str
-    """Of the trial's folder: the identity that its record has to have."""
+    """The name of the trial's folder, which must be the identity of the trial in its record."""
     path: str
     linked: bool
     """Whether the folder is a link."""
 
 
 def places(root: Path) -> list[Place]:
-    """Return where a record may lie in each trial's folder, by name."""
+    """Return where a record may lie in each trial's folder, sorted by the folder's name."""
     base = own(root, "trials")
     try:
         with os.scandir(base) as found:
@@ -236,9 +236,9 @@ def place(root: Path, identity: str) -> Place:
 
 
 def recall(root: Path, identity: str) -> Trial | None:
-    """Return what is recorded of one trial, None where nothing is; for the process that holds the trial.
+    """Return the recorded trial, None where there is none; only for the process that holds the trial's lock.
 
-    A damaged record is set aside, and that is told: the trial is then run again. Raises Unusable for another schema.
+    A damaged record is set aside with a warning, so the trial is run again. Raises Unusable for another schema.
     """
     at = place(root, identity)
     try:
@@ -254,7 +254,7 @@ def recall(root: Path, identity: str) -> Trial | None:
 
 
 def record(at: Place) -> Trial:
-    """Return the trial recorded at a place. Raises FileNotFoundError, and StoreError saying why it cannot be used."""
+    """Return the trial recorded at a place. Raises FileNotFoundError, or StoreError that says why it is unusable."""
     content = b""
     try:
         content = raw(at)
@@ -280,13 +280,13 @@ def raw(at: Place) -> bytes:
 
 
 def _refuse_other(schema: Any, what: str) -> None:
-    """Raise Unusable for another schema than this version's: it is not damage, and nobody should remove it."""
+    """Raise Unusable for a schema of another version: such a file is not damaged, and nobody should remove it."""
     if schema != SCHEMA:
         raise Unusable(f"{what} {schema!r}, this version reads {SCHEMA}")
 
 
 def _schema(content: bytes) -> Any:
-    """Return the schema that a record says it has; this version's where it says none."""
+    """Return the schema that a record states, or this version's where it states none."""
     try:
         return json.loads(content).get("schema", SCHEMA)
     except (ValueError, AttributeError, RecursionError):
@@ -294,7 +294,7 @@ def _schema(content: bytes) -> Any:
 
 
 class Looks(Frozen):
-    """The seed lists a condition was run with, in order: each new one is another look at the data."""
+    """The seed lists that a condition was run with, oldest first; each new list is another look at the data."""
 
     schema_: int = Field(alias="schema", default=SCHEMA)
     claim: str
@@ -304,7 +304,7 @@ class Looks(Frozen):
 
 @contextlib.contextmanager
 def noting(root: Path) -> Iterator[None]:
-    """Hold what a store notes of runs, or of two that start at once one forgets the other's. Raises StoreError."""
+    """Lock the plans and bands, so that two runs that start at once keep each other's notes. Raises StoreError."""
     with files.held(own(root, "plans") / ".lock", wait=True):
         yield
 
@@ -321,15 +321,15 @@ def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> 
 
 
 class Plans(NamedTuple):
-    """What runs asked for, by (claim, condition), and of the files that do not tell it what is wrong with each."""
+    """What runs asked for, by (claim, condition), and what is wrong with each plan that cannot be used."""
 
     looks: dict[tuple[str, str], tuple[tuple[int, ...], ...]]
     unusable: dict[tuple[str, str], str]
-    """The path, what is wrong and what to do, by what the file's name says it is the plan of."""
+    """The path of the plan, what is wrong and what to do, by the (claim, condition) in the file's name."""
 
 
 def load_plans(root: Path) -> Plans:
-    """Return the looks under ``root``; a file that cannot be used stands for looks that nobody knows."""
+    """Return the looks under ``root``; a plan that cannot be used stands for looks that nobody knows any more."""
     plans = Plans({}, {})
     for path in plan_files(root):
         claim, _, condition = path.stem.partition(".")  # names have no dots
@@ -341,7 +341,7 @@ def load_plans(root: Path) -> Plans:
 
 
 def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
-    """Return the looks by (claim, condition). Raises StoreError for a file that is not one."""
+    """Return the looks by (claim, condition). Raises StoreError for a plan that cannot be used."""
     plans = load_plans(root)
     for problem in plans.unusable.values():
         raise StoreError(problem)
@@ -349,12 +349,12 @@ def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]
 
 
 def plan_files(root: Path) -> list[Path]:
-    """Return the files that note what runs asked for, by name. Raises StoreError where their folder is none."""
+    """Return the plan files, sorted by name. Raises StoreError where ``plans`` is a link or not a folder."""
     return sorted(own(root, "plans").glob("*.json"))
 
 
 def _looks(path: Path) -> Looks:
-    """Return the plan at ``path``. Raises Unusable where it is not one, or another's."""
+    """Return the plan at ``path``. Raises Unusable where it cannot be used, or belongs to another condition."""
     try:
         looks = Looks.model_validate_json(files.unsealed(files.read(path)))
         if looks.schema_ == SCHEMA and path.stem != f"{looks.claim}.{looks.condition}":
@@ -365,33 +365,33 @@ def _looks(path: Path) -> Looks:
     return looks
 
 
-MISSED = "missed.npz"  # for each error one bit an image, 1 where it was missed, in the order of the test set
+MISSED = "missed.npz"  # for each error, one bit per image in the order of the test set: 1 where it was missed
 
 RESULTS = ("curve.csv", MISSED, "looked.npz", "pictures.npz", "record.json")
-"""What a finished trial leaves in its folder, where it has that: its curve, which test images it missed, what was seen
-in the network and of which pictures; the record last, since it says that the others are there."""
+"""The files that a finished trial may leave in its folder: its curve, which test images it missed, what was seen in
+the network, and the pictures that belong to that. The record comes last: it says that the others are there."""
 
 EVIDENCE = (*(f"trials/*/{name}" for name in RESULTS), "plans/*.json", "bands/*.json")
-"""What a report follows from."""
+"""The files from which a report is made."""
 
 
 def evidence_digest(root: Path) -> str:
-    """Return a digest of all that a report follows from under ``root``, 16 hex digits; no checkpoints, no order."""
+    """Return a digest, 16 hex digits, of the EVIDENCE under ``root``: no checkpoints, and the order has no effect."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in EVIDENCE for path in root.glob(pattern)):
         try:
             content = files.read(path)
         except OSError:
-            content = b"cannot be read"  # a fact that the report follows from, and tells, like any other
+            content = b"cannot be read"  # the report says so, so this fact is part of the evidence, too
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def locked(root: Path, identity: str) -> Iterator[bool]:
-    """Hold the trial for this process; yields False where another live process holds it.
+    """Lock the trial for this process; yields False where another live process holds it.
 
-    The lock is the kernel's, so one left by a dead process frees itself; what that process left half-written goes.
+    The kernel frees the lock of a process that dies; files that such a process left half-written are removed.
     """
     place = own(root, "trials", identity)
     with files.held(place / "lock") as ours:

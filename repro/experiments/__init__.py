@@ -1,7 +1,7 @@
-"""What can be measured: one module an experiment, with its parameters, its trials and what it observed.
+"""What can be measured: one module per experiment, with its parameters, its trials and what they say.
 
-``Experiment`` says what each module holds. How it is measured lies in the module of the same name under
-``repro.measure``; nothing here imports torch. A new experiment is a new module here, and a line in ``_all``.
+``Experiment`` says what each module holds. The module of the same name under ``repro.measure`` does the measuring;
+nothing here imports torch. A new experiment takes a new module in each of the two packages, and a line in ``_all``.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,17 +17,17 @@ Role = Literal["scoring", "tuning", "counting", "reading", "timing"]
 
 
 TRAINED = "epochs-trained"
-"""The measurement of a trial that says for how many epochs it trained, all members together."""
+"""The measurement that says for how many epochs a trial trained, summed over its members."""
 
 TEST_IMAGES = "test-images"
-"""The measurement of a trial that says how many images its errors are of."""
+"""The measurement that says on how many images a trial's errors were measured."""
 
 TOLD = {"epochs-to": "epochs", "top1-error-ten": "%"}
-"""The measurements, each with its unit, that tell in a line what a trial came to."""
+"""The measurements, each with its unit, that sum up a trial in one line."""
 
 
 class Planned(NamedTuple):
-    """A trial that is still to be run: the arm it is for, why, and how far it may go."""
+    """A trial that is still to be run: its arm, why it is run, and how far it may go (epochs, if it trains)."""
 
     arm: str
     spec: TrialSpec
@@ -39,7 +39,7 @@ class Observation(NamedTuple):
     """What one trial says about one metric of one arm.
 
     ``exact`` False: the target was not reached and ``value`` is a lower bound. ``resolution`` is the standard
-    deviation that measuring alone gives a value, in its unit: no verdict rests on a smaller spread.
+    deviation, in the unit of ``value``, that measuring alone causes: no verdict rests on a smaller spread.
     """
 
     seed: int
@@ -50,7 +50,7 @@ class Observation(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A trial that was used or is shown: the arm it is of, and why it was run."""
+    """A trial that was used or is shown, with its arm and why it was run."""
 
     arm: str
     role: Role
@@ -60,12 +60,12 @@ class Shown(NamedTuple):
 class Observed(NamedTuple):
     """All that the trials say about a condition.
 
-    ``missing`` names what was planned and not run, ``failed`` what the harness could not do, and ``undecided``
-    why no size can be read off the observations although they are there (say a learning rate on the edge).
+    ``missing`` names what was planned but not run, ``failed`` what the harness could not do, and ``undecided`` says why
+    the observations that are there do not tell the size of an effect (say the best learning rate is on the edge).
     """
 
     values: Mapping[str, Mapping[str, tuple[Observation, ...]]]
-    """metric -> arm -> one observation a seed."""
+    """metric -> arm -> one observation per seed."""
     missing: tuple[str, ...]
     failed: tuple[str, ...]
     undecided: tuple[str, ...]
@@ -73,16 +73,16 @@ class Observed(NamedTuple):
 
 
 class CommonParameters(Frozen):
-    """Parameters every experiment has."""
+    """The parameters that every experiment has."""
 
     dataset: str
     protocol: choices.Protocol
 
 
 class Experiment(Protocol):
-    """What a module of this package holds; mypy holds each against it in ``_all``.
+    """What a module of this package holds; in ``_all`` mypy checks every module against it.
 
-    ``arms`` map names to the module's own ``Parameters``, ``done`` maps spec keys to the trials on record.
+    ``arms`` maps names to the module's ``Parameters``; ``done`` maps spec keys to the recorded trials.
     """
 
     @property
@@ -91,38 +91,38 @@ class Experiment(Protocol):
 
     @property
     def NUMERICS(self) -> int:
-        """Raised when the same spec would give other numbers."""
+        """The version of the arithmetic, raised when the same spec would give other numbers."""
 
     @property
     def UNITS(self) -> Mapping[str, str]:
-        """Its metrics, each with its unit."""
+        """The unit of each metric of the experiment."""
 
     @property
     def VIEWED(self) -> Collection[str]:
-        """The metrics that are taken of a view of the image."""
+        """The metrics that need a view of the image, ``centre`` or ``ten``."""
 
     @property
     def EVIDENCE(self) -> str:
-        """What kind of evidence its values are."""
+        """The kind of evidence: ``measured``, ``computed`` or ``recorded``."""
 
     @property
     def TIMED(self) -> bool:
-        """Whether a trial reads its result off a clock, so that nothing else may run beside it."""
+        """Whether a trial's result is a time, so that nothing else may run at the same time."""
 
     @property
     def EXAMINED(self) -> int | None:
-        """How many test images a metric is taken of, None for all."""
+        """How many test images a metric is measured on, None for all."""
 
     @property
     def FACTORS(self) -> Collection[str]:
-        """The parameters that may tell one arm from another; everything else is the condition's."""
+        """The parameters in which arms may differ; all others belong to the condition."""
 
     @property
     def Parameters(self) -> type[CommonParameters]:
         """The parameters of one arm under one condition."""
 
     def faults(self, parameters: Any, seeds: Sequence[int]) -> list[str]:
-        """Return what is wrong with a condition as a whole, "key: why" each."""
+        """Return the faults of a condition as a whole, each as "key: why"."""
 
     def pending(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
         """Return the trials that can be run now, most useful first; empty when the condition is complete."""
@@ -137,8 +137,9 @@ class Experiment(Protocol):
 class Once(NamedTuple):
     """The simplest kind of experiment: every arm is run once with every seed.
 
-    ``spec`` gives the trial of an arm's parameters and a seed, ``role`` is why it is run, ``epochs`` how many an arm
-    trains, None where nothing is trained; ``resolution`` is that of a trial's value of a metric.
+    ``spec`` maps an arm's parameters and a seed to the spec of their trial, and ``role`` is why it is run. ``epochs``
+    maps an arm's parameters to the epochs that it trains; it is None where nothing is trained. ``resolution`` maps a
+    trial and a metric to the ``Observation.resolution`` of that value.
     """
 
     spec: Callable[[Any, int], TrialSpec]
@@ -147,11 +148,11 @@ class Once(NamedTuple):
     resolution: Callable[[Trial, str], float] = lambda _trial, _metric: 0.0
 
     def trials(self, arms: Mapping[str, Any], seeds: Sequence[int]) -> list[tuple[str, int, TrialSpec]]:
-        """Return every arm with one seed, then with the next: a stop leaves the arms alike."""
+        """Return every arm with one seed, then with the next, so that an interrupted run has treated all arms alike."""
         return [(arm, seed, self.spec(parameters, seed)) for seed in seeds for arm, parameters in arms.items()]
 
     def pending(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> list[Planned]:
-        """Return the trials that have not ended by themselves; a failed one is tried again."""
+        """Return the trials that have neither completed nor diverged; a failed one is tried again."""
         limits = {arm: self.epochs(parameters) if self.epochs else 1.0 for arm, parameters in arms.items()}
         return [
             Planned(arm, spec, self.role, limits[arm])
@@ -164,7 +165,7 @@ class Once(NamedTuple):
         return sum(planned.limit for planned in self.pending(arms, seeds, done)) if self.epochs else 0.0
 
     def observe(self, arms: Mapping[str, Any], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-        """Return every measurement of every trial as an observation; one that diverged leaves all undecided."""
+        """Return every measurement of the completed trials as an observation; a diverged one leaves all undecided."""
         values: dict[str, dict[str, tuple[Observation, ...]]] = {}
         missing, failed, undecided, shown = [], [], [], []
         for arm, seed, spec in self.trials(arms, seeds):
@@ -185,12 +186,12 @@ class Once(NamedTuple):
 
 
 def decisive(parameters: Frozen) -> dict[str, Any]:
-    """Return what a spec holds of an arm: defaults stay out, so that a new parameter leaves old identities alone."""
+    """Return an arm's part of a spec, without defaults: so a new parameter leaves old identities as they are."""
     return parameters.model_dump(mode="json", exclude_defaults=True)
 
 
 def repeated(seeds: Sequence[int]) -> list[str]:
-    """Return what is wrong with a list of seeds, "key: why"."""
+    """Return the faults of a list of seeds, each as "key: why"."""
     return [] if len(set(seeds)) == len(seeds) else ["seeds: one stands twice"]
 
 
@@ -208,5 +209,5 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Experiment:
-    """Return the module of one experiment; KeyError for an unknown name."""
+    """Return the module of one experiment. Raises KeyError for an unknown name."""
     return _all()[name]

@@ -1,7 +1,7 @@
 """Experiment ``count``: what follows from the network's definition alone, computed and exact.
 
 Nothing is trained or drawn: a trial builds the network without storage and counts. Every trial measures every
-metric, so claims that ask about the same network share it.
+metric, so claims about the same network share one trial.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Parameters(CommonParameters):
     removed: Annotated[int, Field(ge=2, le=5)] | None = None
     classes: Annotated[int, Field(ge=2)] = paper.CLASSES
     preset: Literal["none", "torchvision", "bvlc_alexnet", "caffenet", "batch-norm-clone"] = "none"
-    """A network by the name others know it by, instead of the switches; see ``repro.models.presets``."""
+    """A network by its usual name, in place of the switches; see ``repro.models.presets``."""
 
 
 FACTORS = ("towers", "overlapping", "removed", "classes", "preset")

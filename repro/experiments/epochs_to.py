@@ -1,10 +1,10 @@
 """Experiment ``epochs-to``: how many epochs an arm needs until its training error reaches a target.
 
-Learning rates are "chosen independently to make training as fast as possible" (Figure 1): each arm gets a
-search over the same grid on a seed of its own, then fresh seeds are scored at the rate it chose. A rate is
-given up as soon as it cannot win: its trial is stopped at the best time found so far, which leaves the
-choice of the best rate untouched. Where an arm's best rate is the grid's first or last, the grid grows on that
-side for all arms alike, and on both sides where an arm reached the target at none.
+Learning rates are "chosen independently to make training as fast as possible" (Figure 1): each arm searches the
+same grid with a seed that is kept for the search, then fresh seeds are scored at the arm's best rate. A rate is
+given up as soon as it cannot win: its trial is stopped at the best time found so far, which cannot change which
+rate is best. Where the best rate of any arm is the first or the last of the grid, the grid grows on that side for
+all arms alike. Where an arm reached the target at no rate, it grows on both sides.
 """
 
 import math
@@ -26,11 +26,11 @@ EVIDENCE = "measured"
 TIMED = False
 EXAMINED = None
 MEASUREMENT = "epochs-to"
-SLACK = 1.5  # of a scored seed against the best time of the search: a fresh seed, and safely past the target
+SLACK = 1.5  # planned time of a scored seed over the search's best: its seed is fresh, and it goes on past the target
 
 
 class Parameters(CommonParameters):
-    """Parameters of one arm under one condition; errors are fractions in 0..1, rates per the protocol's batch."""
+    """Parameters of one arm under one condition; errors are in 0..1, learning rates are for a batch's mean loss."""
 
     net: Literal["conv-local-13pct", "18pct", "19pct"]
     activation: choices.Activation
@@ -47,14 +47,14 @@ class Parameters(CommonParameters):
 
 
 FACTORS = ("net", "activation", "precision")
-"""What may tell one arm from another; everything else is the condition's."""
+"""The parameters in which arms may differ; all others belong to the condition."""
 
 NOT_DECISIVE = ("max_epochs", "rates", "widenings", "tuning_seed")
 """They decide which trials are run and how far, not what a trial measures."""
 
 
 def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
-    """Return what is wrong with a condition as a whole, "key: why" each: its scoring seeds, its grid."""
+    """Return the faults of a condition's scoring seeds and of its grid, each as "key: why"."""
     found = repeated(seeds)
     if parameters.tuning_seed in seeds:
         found.append(f"seeds: {parameters.tuning_seed} is the tuning seed; score on fresh ones")
@@ -66,15 +66,18 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
 def spec(parameters: Parameters, seed: int, rate: float) -> TrialSpec:
     """Return the spec of one trial at one learning rate.
 
-    Parameters at their default stay out of it, so that a new parameter leaves old identities as they are; a
-    changed default needs a raised NUMERICS.
+    Parameters at their default are left out, so that a new parameter leaves old identities as they are. Whoever
+    changes a default has to raise NUMERICS.
     """
     config = parameters.model_dump(mode="json", exclude=set(NOT_DECISIVE), exclude_defaults=True) | {"rate": rate}
     return TrialSpec(experiment=NAME, numerics=NUMERICS, config=config, seed=seed)
 
 
 def grid(rates: Sequence[float], lower: int, upper: int) -> list[float]:
-    """Return the rates, ascending, grown by ``lower`` and ``upper`` steps in the ratio of their end pairs."""
+    """Return the rates in ascending order, with ``lower`` more below them and ``upper`` more above.
+
+    Each end grows by the ratio of the two given rates that lie next to it.
+    """
     values = sorted(rates)
     down, up = values[1] / values[0], values[-1] / values[-2]
     below = [_round(values[0] / down**k) for k in range(lower, 0, -1)]
@@ -87,13 +90,13 @@ def _round(rate: float) -> float:
 
 
 class Search(NamedTuple):
-    """Where the learning-rate search stands: the grid, the same for all arms, and what each arm has of it."""
+    """The state of the learning-rate search: the grid, which all arms share, and the results of each arm on it."""
 
     rates: tuple[float, ...]
     tried: Mapping[str, Mapping[float, Trial]]
     """arm -> rate -> trial on the tuning seed, ended or not."""
     times: Mapping[str, Mapping[float, float]]
-    """arm -> rate -> epochs to the target, of the rates that reached it."""
+    """arm -> rate -> epochs to the target, for the rates that reached it."""
     limits: Mapping[str, float]
     """arm -> how many epochs a further rate may take before it has lost."""
     unfinished: Mapping[str, tuple[float, ...]]
@@ -110,10 +113,11 @@ class Search(NamedTuple):
 
 
 def search(arms: Mapping[str, Parameters], done: Mapping[str, Trial]) -> Search:
-    """Return where the search stands, read off the trials done so far (spec key to trial).
+    """Return the state of the search, from the trials done so far (spec key to trial).
 
-    A grid that every arm has finished grows by a step, for all arms, on each side where some arm has its best
-    rate; on both where an arm has none: rates that all missed the target may be too low or too high.
+    Once every arm has finished the grid, it grows for all arms by one step on each side where some arm has its best
+    rate, at most ``widenings`` times a side. Where an arm has no best rate it grows on both sides, since rates that
+    all missed the target may be too low or too high.
     """
     first = next(iter(arms.values()))
     find = cache(lambda arm, rate: _whole(done.get(spec(arms[arm], arms[arm].tuning_seed, rate).key)))
@@ -129,7 +133,7 @@ def search(arms: Mapping[str, Parameters], done: Mapping[str, Trial]) -> Search:
 
 
 def _on(rates: Sequence[float], arms: Mapping[str, Parameters], find: Callable[[str, float], Trial | None]) -> Search:
-    """Return where the search on one grid stands."""
+    """Return the state of the search on one grid."""
     tried, times, limits, unfinished = {}, {}, {}, {}
     for arm, p in arms.items():
         trials = {rate: trial for rate in rates if (trial := find(arm, rate))}
@@ -143,20 +147,20 @@ def _on(rates: Sequence[float], arms: Mapping[str, Parameters], find: Callable[[
 
 
 def _whole(trial: Trial | None) -> Trial | None:
-    """Return the trial unless its record says completed and lacks the time: such a one is run again."""
+    """Return the trial, or None for a completed one whose record lacks the time, so that it is run again."""
     timed = trial is not None and any(m.name == MEASUREMENT for m in trial.measurements)
     return trial if trial is None or timed or trial.status != "completed" else None
 
 
 def _settled(trial: Trial | None, limit: float) -> bool:
-    """Whether a trial's outcome stands: a failed one is tried again, a censored one if it may now go further."""
+    """Whether a trial's outcome is final: a failed one is tried again, and a censored one if it may now go further."""
     if trial is None or trial.status in ("running", "failed"):
         return False
     return trial.status != "censored" or (trial.limit is not None and trial.limit >= limit - 1e-9)
 
 
 def _given_up(trial: Trial | None) -> bool:
-    """Whether a rate was given up as hopeless: enough for the search, no bound for a score."""
+    """Whether a rate was given up as hopeless: that settles it in a search, but gives no bound for a score."""
     return trial is not None and trial.status == "censored" and trial.limit is None
 
 
@@ -170,7 +174,7 @@ def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
     if not state.complete:
         return [
             Planned(arm, spec(p, p.tuning_seed, state.unfinished[arm][turn]), "tuning", state.limits[arm])
-            for turn in range(max(map(len, state.unfinished.values())))  # in turn: parallel workers serve all arms
+            for turn in range(max(map(len, state.unfinished.values())))  # so parallel workers serve all arms
             for arm, p in arms.items()
             if turn < len(state.unfinished[arm])
         ]
@@ -184,10 +188,10 @@ def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
 
 
 def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> float:
-    """Return the epochs still to be trained: an upper estimate, above it only where the grid has to grow.
+    """Return an upper estimate of the epochs still to be trained: more only if the grid grows, or a seed is very slow.
 
-    Rates still to be tried count up to the best time so far, and seeds to be scored SLACK times that; while no
-    rate has reached the target, all count in full.
+    A rate still to be tried counts with the arm's best time so far, and a seed to be scored with SLACK times that.
+    While no rate has reached the target, both count in full.
     """
     state = search(arms, done)
     left = 0.0
@@ -233,10 +237,10 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
 
 
 def _observation(p: Parameters, seed: int, trial: Trial) -> Observation:
-    """Return what a settled trial says; one that diverged never gets there, so it counts as stopped at the limit.
+    """Return what a settled trial says; one that diverged never reaches the target, so it counts as censored.
 
-    A time is read between two checks. Taken as uniform there, it scatters by the interval over sqrt(12); the
-    interpolation does better, so as a floor of the spread this errs to the careful side.
+    A time lies between two checks. If it were uniform there, its standard deviation would be the interval over
+    sqrt(12). Interpolation does better, so this is a careful floor of the spread.
     """
     resolution = 1 / (p.checks_per_epoch * math.sqrt(12))
     if trial.status == "completed":
@@ -248,7 +252,7 @@ def _observation(p: Parameters, seed: int, trial: Trial) -> Observation:
 def _undecided(
     arms: Mapping[str, Parameters], state: Search, values: Mapping[str, Sequence[Observation]]
 ) -> tuple[str, ...]:
-    """Return why a complete condition cannot be read for size."""
+    """Return the reasons why a complete condition does not tell the size of the effect; empty where it does."""
     ends = (state.rates[0], state.rates[-1])
     span = f"{len(state.rates)} learning rates from {ends[0]:g} to {ends[1]:g}"
     none = [
@@ -270,7 +274,7 @@ def _undecided(
 
 
 def _tried(trials: Iterable[Trial], most: float) -> str:
-    """Return how long rates were tried that all missed the target: ``given up after 12.0 to 100 epochs``."""
+    """Return how long an arm's rates were tried where all missed the target: ``given up after 12 to 100 epochs``."""
     told = [next((m.value for m in t.measurements if m.name == TRAINED), t.limit or most) for t in trials]
     ends = dict.fromkeys(f"{epochs:.3g}" for epochs in (min(told), max(told)))
     return f"given up after {' to '.join(ends)} epochs"

@@ -1,7 +1,7 @@
-"""Experiment ``final-error``: the error a network ends with, trained by its protocol, one trial an arm and seed.
+"""Experiment ``final-error``: the error of a network after its training by a protocol, one trial per arm and seed.
 
 Errors are percentages of the test set, as the paper prints them: top-1, and top-5 where there are more than ten
-classes, each of the centre view and of ten views. Arms differ in one factor of the network or of its training.
+classes, both by the centre view and by ten views. Arms differ in one factor of the network or of its training.
 """
 
 import math
@@ -27,7 +27,7 @@ from repro.store import Trial, TrialSpec
 
 NAME = "final-error"
 NUMERICS = 1
-"""Of a trial that computes what it always did; ``changes`` are added."""
+"""The version of the arithmetic that no change has touched; ``changes`` are added to it."""
 
 EVIDENCE = "measured"
 TIMED = False
@@ -44,7 +44,7 @@ UNITS = {
 }
 VIEWED = ("top1-error", "top5-error")
 CHANCE_MARGIN = 2.0
-"""In points: a training error so close to chance is of a network that has not begun to learn."""
+"""In points: a network whose training error is this close to chance has not begun to learn."""
 
 EPOCH = 1 / math.sqrt(12)
 """The standard deviation, in epochs, of a time that is read once an epoch."""
@@ -53,9 +53,9 @@ EPOCH = 1 / math.sqrt(12)
 class Parameters(CommonParameters):
     """One arm under one condition: the switches of ``repro.models.alexnet.AlexNet``, the input and the training.
 
-    ``stored`` and ``crop`` are sides in pixels; ``members`` networks are trained and their softmax averaged;
-    schedule ``released`` divides the rate where the released notes do, at the same fractions of ``epochs``, and
-    ``plateau`` where the validation error stops improving (section 5).
+    ``stored`` and ``crop`` are sides in pixels. ``members`` networks are trained, and their softmax is averaged. The
+    schedule ``released`` divides the rate where the released notes do, at the same fractions of ``epochs``;
+    ``plateau`` divides it when the validation error stops improving (section 5).
     """
 
     dataset: Literal[
@@ -97,16 +97,17 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:
 
 
 def has_dropout(parameters: Parameters) -> bool:
-    """Whether an arm's network has dropout: of the CIFAR-10 nets none has it, the clone always does."""
+    """Whether an arm's network has dropout: the CIFAR-10 net never has it, and the batch-norm clone always does."""
     return parameters.net == "batch-norm-clone" or (parameters.dropout and parameters.net in ("alexnet", "alexnet-32"))
 
 
 def changes(p: Parameters) -> int:
-    """Return how many changes touched an arm's training: its numerics rise by them, and only its own records fall.
+    """Return how many changes of the program affect an arm's training.
 
-    Dropout's masks are counted (``repro.models.dropout``), and once were drawn from torch's generator. Under `code`,
-    the colour noise of `plateau` once ended where the notes of another schedule have it, and the biases of
-    conv-local-13pct fell with its weights.
+    The arm's numerics rise by that number, so a change makes only those records stale that it affects. The changes:
+    dropout's masks were once drawn from torch's generator, and now come from a counter (``repro.models.dropout``).
+    Under `code`, the colour noise of `plateau` once ended at the epoch that the notes give for another schedule, and
+    the learning rate of the biases of conv-local-13pct once fell with that of its weights.
     """
     notes = p.protocol == "code" and (p.schedule == "plateau" or p.net == "conv-local-13pct")
     return has_dropout(p) + notes
@@ -118,15 +119,15 @@ def spec(parameters: Parameters, seed: int) -> TrialSpec:
 
 
 def epochs(p: Parameters) -> float:
-    """Return how many epochs a trial of an arm trains, all members together."""
+    """Return for how many epochs a trial of an arm trains, summed over its members."""
     return p.members * p.epochs
 
 
 def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[str, Trial]) -> Observed:
-    """Return what every trial ended with.
+    """Return what the trials of a condition ended with, and what is missing.
 
-    Where a network has not begun to learn, nothing is decided. Under ``plateau``, one that had not converged at its
-    last epoch would have taken longer: that is a lower bound. Where none had, nothing is known of the time to converge.
+    Where a network has not begun to learn, nothing is decided. Under ``plateau``, a network that has not converged at
+    its last epoch gives a lower bound of the time to converge. Where none has converged, that time is left out.
     """
     found = _ONCE.observe(arms, seeds, done)
     found = found._replace(undecided=(*found.undecided, *_at_chance(arms, found.trials)))
@@ -136,14 +137,14 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
     whole = {arm: {o.seed: o for o in seen} for arm, seen in found.values[CONVERGED].items()}
     for (arm, seed), t in ended.items():
         if arms[arm].schedule == "plateau" and seed not in whole.setdefault(arm, {}):
-            bound = t.value(TRAINED) / arms[arm].members  # those that converged count with their own time
+            bound = t.value(TRAINED) / arms[arm].members  # members that converged count with their own time
             whole[arm][seed] = Observation(seed, bound, False, t.identity, EPOCH)
     times = {arm: tuple(seen[seed] for seed in seeds if seed in seen) for arm, seen in whole.items()}
     return found._replace(values={**found.values, CONVERGED: times})
 
 
 def _at_chance(arms: Mapping[str, Parameters], trials: Sequence[Shown]) -> list[str]:
-    """Return which networks have not begun to learn: what they differ in says nothing about what was changed."""
+    """Return a line for each network that has not begun to learn: its error says nothing about the factor varied."""
     found = []
     for arm, _, trial in trials:
         error = next((m.value for m in trial.measurements if m.name == "training-error"), 0.0)
@@ -153,23 +154,26 @@ def _at_chance(arms: Mapping[str, Parameters], trials: Sequence[Shown]) -> list[
 
 
 def resolution(trial: Trial, metric: str) -> float:
-    """Return the standard deviation between trainings, in points, that a test set of this size gives an error alone.
+    """Return the standard deviation of an error between trainings, in points, that the test set's size alone causes.
 
-    It is sqrt(p (1 - p) / 2n) for an error p of n images, and a floor. An image missed by a share q of all trainings
-    adds q (1 - q) / n^2 to the variance of the error, as trainings make their errors independently of one another
-    (Jordan 2024, arXiv 2304.01910; dependent ones would add to it). So the variance is at most p (1 - p) / n, where all
-    images are alike. Of trainings that answer an image by class k as often as class k is right, c_k, it is
-    sum c_k^2 (1 - c_k) / n, which for an image with the error e = 1 - sum c_k^2 lies between e (1 - e) / 2n and e / 2n,
-    with two classes on e / 2n: the sum is e / 2 times the mean of c_i + c_j over all pairs of classes, by c_i c_j, and
-    at least e (1 - e) / 2 because no c_k is above (1 + sum c_k^2) / 2. So e / 2n is no floor: with many classes it may
-    lie above p (1 - p) / n itself. Over images of unlike difficulty p (1 - p) / 2n stays below all the mixtures tried
-    (tests/test_resolution.py); the least that can be, p / n over the number of classes, needs images that are either
-    certain or a pure guess.
+    It is sqrt(p (1 - p) / 2n) for an error p on n images, and it serves as a floor. An image that a share q of all
+    trainings miss adds q (1 - q) / n^2 to the variance of the error, as the errors of a training on different images
+    are independent (Jordan 2024, arXiv 2304.01910; dependence would add to the variance). So the variance is at most
+    p (1 - p) / n, which it is where all images are equally difficult.
 
-    The gain by ten views is not an error, but at least its size is the share of the images on which the two differ; the
-    gap is taken as the error it holds. How many images a training error is of no record says: there are more of them
-    than of the test, so this errs to the careful side. Infinite where the record does not say n. Convergence is read
-    once an epoch, so its time, in epochs, scatters as if uniform in one.
+    Suppose that trainings answer an image with class k as often as class k is right, c_k. Then the variance is
+    sum c_k^2 (1 - c_k) / n. For an image with the error e = 1 - sum c_k^2 that lies between e (1 - e) / 2n and e / 2n,
+    and with two classes it is e / 2n: the sum is e / 2 times the mean of c_i + c_j over all pairs of classes, weighted
+    by c_i c_j, and it is at least e (1 - e) / 2 because no c_k is above (1 + sum c_k^2) / 2. So e / 2n is no floor:
+    with many classes it may exceed p (1 - p) / n itself. Where images differ in difficulty, p (1 - p) / 2n was below
+    the variance of all the mixtures tried (tests/test_resolution.py). The least possible variance, p / n over the
+    number of classes, needs images that are either certain or a pure guess.
+
+    The gain by ten views is not an error, but the share of the images on which the two kinds of view differ is at least
+    its size, which is taken as p. For the generalisation gap, p is the test error. For the training error, n should be
+    the number of training images, which no record states; it is larger, so using the test's n errs to the careful side.
+    Where the record does not state n either, the result is infinite. Convergence is read once an epoch, so its time
+    scatters as if uniform within one; that result is in epochs.
     """
     if metric == CONVERGED:
         return EPOCH

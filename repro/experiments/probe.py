@@ -1,4 +1,4 @@
-"""Experiment ``probe``: a network is trained as for ``final-error`` and then looked into, one trial an arm and seed."""
+"""Experiment ``probe``: train a network as for ``final-error``, then look into it; one trial per arm and seed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ NUMERICS = 2
 EVIDENCE = "measured"
 TIMED = False
 EXAMINED = 1000
-"""Spread evenly over the test set; a multiple of those that are shown, so that these are among them."""
+"""Test images, evenly spread over the set; a multiple of the number shown, so that the shown ones are among them."""
 UNITS = {
     "colours-apart": "fraction of the runs",  # 1 where one tower's conv1 kernels hold the colour, 0 where not
     "neighbour-gain": "points",  # images of the query's class among the 6 nearest, by fc7 minus by pixels
@@ -42,9 +42,10 @@ pending, planned_epochs, observe = _ONCE.pending, _ONCE.planned_epochs, _ONCE.ob
 
 
 def colour_shares(kernels: "np.ndarray[Any, Any]", *, towers: int) -> list[float]:
-    """Return, for each tower's block of kernels (K, 3, k, k), the share of their energy that is colour, 0 to 1.
+    """Return for each tower the share of its kernels' energy that is colour, 0 to 1.
 
-    Grey is the mean over R, G and B at each place; the rest is colour.
+    ``kernels`` has the shape (K, 3, k, k), one tower's after the other's. Grey is the mean over R, G and B at each
+    place; the rest is colour.
     """
     blocks = kernels.astype("float64").reshape(towers, -1, *kernels.shape[1:])
     grey = blocks.mean(2, keepdims=True)

@@ -1,6 +1,6 @@
 """Experiment ``recorded``: what the paper states about its own recipe, against the released 2012 source.
 
-Nothing is measured: a trial copies the facts of ``repro.release`` into a record; the file each is from stands there.
+Nothing is measured: a trial copies the facts of ``repro.release``, which names the file of each, into a record.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def faults(parameters: Parameters, seeds: Sequence[int]) -> list[str]:  # noqa: 
 
 
 def spec(parameters: Parameters, seed: int = 0) -> TrialSpec:  # noqa: ARG001 - there is one release, so one trial
-    """Return the spec of the one trial; a corrected fact makes it another."""
+    """Return the spec of the only trial; correcting a fact gives another spec, and so another trial."""
     return TrialSpec(experiment=NAME, numerics=NUMERICS, config={"facts": {**KNOWN}}, seed=seed)
 
 

@@ -1,7 +1,8 @@
 """Experiment ``throughput``: how fast the arms are, interleaved in one trial on one machine.
 
-A trial holds all arms, measured in turn round after round, so that what the machine does meanwhile meets them alike;
-the same arm timed twice gives the noise. Only ratios within a trial are judged, never a rate across machines.
+A trial holds all arms and measures them in turn, round after round, so that whatever else the machine does affects
+them alike. Timing an arm twice in a round gives the noise. Only ratios within a trial are judged, never a rate across
+machines.
 """
 
 from collections.abc import Mapping, Sequence

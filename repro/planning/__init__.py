@@ -1,1 +1,1 @@
-"""What is left to run and what it takes: the condition that fits here, the trials to be used again, hours ahead."""
+"""What is left to run and what it takes: which condition fits here, which trials are used again, and the hours left."""

@@ -12,16 +12,16 @@ from repro.spec import Claim, Condition
 from repro.store import Trial
 
 STATE_BYTES = 16
-"""Disk a parameter of a trial under way: weight and velocity in single precision, in the last two checkpoints."""
+"""Bytes on disk per parameter of a trial under way: weight and velocity in single precision, in two checkpoints."""
 
 PARAMETERS = {
     "alexnet": 60_965_224, "alexnet-32": 417_672, "batch-norm-clone": 62_381_096, "conv-local-13pct": 1_116_490,
     "18pct": 89_578, "19pct": 89_578,
 }  # fmt: skip
-"""Trainable parameters of each net, as many outputs as its usual data set has classes."""
+"""Trainable parameters of each net, with one output for each class of its usual data set."""
 
 PICTURE_BYTES = 28_000
-"""Of a prepared picture of 256 pixels a side: the mean over imagenette160's 13,394 is 27,747."""
+"""Bytes of a prepared picture of 256 x 256 pixels: the mean over the 13,394 of imagenette160 is 27,747."""
 
 
 class Left(NamedTuple):
@@ -32,21 +32,21 @@ class Left(NamedTuple):
     scale: str
     done: int
     planned: int
-    """Trials that can be told by now: a search for a learning rate may ask for more."""
+    """Trials, done or left, that are known so far; a search for a learning rate may ask for more."""
     stale: int
     seconds: float
     measured: bool
     """Whether the speed behind ``seconds`` was measured here, rather than assumed by the claim file."""
     disk: int
-    """Bytes of the states of the trials under way, and of prepared pictures that are not there yet."""
+    """Bytes of the state of a trial under way, and of the prepared pictures that are not there yet."""
     against: str
     """Why it cannot be run here; empty where it can."""
     tasks: tuple[tuple[str, float], ...]
-    """The key of each trial that is left, with its seconds."""
+    """The spec key of each trial that is left, and its seconds."""
 
 
 class Machines(NamedTuple):
-    """What trials are spread over: ``gpus`` a machine, or its one CPU where that is 0."""
+    """What trials are spread over: ``machines``, each with so many ``gpus``, or with its one CPU where that is 0."""
 
     machines: int
     gpus: int
@@ -62,7 +62,7 @@ def left(
 ) -> list[Left]:  # fmt: skip
     """Return what is left of each condition of these scales (or of the one named), in the registry's order.
 
-    ``asked`` is all that the registry asks for, so that a trial which another claim uses is not taken for stale.
+    ``asked`` is all that the registry asks for, so that a trial is not called stale where another claim uses it.
     """
     apart = [reuse.stale(trial, asked) for trial in trials]
     wasted: dict[tuple[str, str], int] = {}
@@ -92,7 +92,7 @@ def _left(
     cost = plan.cost(claim, condition, seeds, trials, device)
     images = plan.training_images(claim, condition)
     each = [p.limit * images / cost.images_per_s if cost.images_per_s else 0.0 for p in todo]
-    rest = cost.seconds - sum(each)  # steps of a search that are not known yet: as long as those that are
+    rest = cost.seconds - sum(each)  # of trials of a search that are not known yet: spread over those that are
     more = rest / len(each) if each and 0 < rest < float("inf") else 0.0
     return Left(
         claim.id, condition.name, condition.scale, len(seen - open_), len(seen | open_), stale,
@@ -102,7 +102,7 @@ def _left(
 
 
 def _disk(condition: Condition, trials: int, data: Path | None) -> int:
-    """Return the bytes a condition takes beside its records: states of trials under way, pictures not prepared yet."""
+    """Return the bytes a condition takes besides its records: the state of a trial under way, pictures to prepare."""
     p = condition.any_arm
     state = STATE_BYTES * PARAMETERS.get(getattr(p, "net", ""), 0) if trials else 0
     lacking = trials and plan.lacks_data(condition, data) and getattr(p, "stored", 0) == 256
@@ -110,9 +110,9 @@ def _disk(condition: Condition, trials: int, data: Path | None) -> int:
 
 
 def makespan(tasks: Iterable[float], workers: int) -> float:
-    """Return the seconds that ``workers`` need for trials that cannot be split, the longest first.
+    """Return the seconds that ``workers`` need for trials that cannot be split, if they begin with the longest.
 
-    At most 4/3 of the best schedule's. Source: Graham (1969), SIAM J. Appl. Math. 17.
+    That is at most 4/3 of what the best schedule takes. Source: Graham (1969), SIAM J. Appl. Math. 17.
     """
     ends = [0.0] * max(1, workers)
     for seconds in sorted(tasks, reverse=True):
@@ -121,11 +121,11 @@ def makespan(tasks: Iterable[float], workers: int) -> float:
 
 
 FEWEST_SEEDS = 3
-"""With two, Student's factor is 6.3 at 90%: an interval that says next to nothing, so no budget is met that way."""
+"""With two seeds, Student's factor is 6.3 at 90% and an interval says next to nothing: no budget is met with those."""
 
 
 class Fit(NamedTuple):
-    """What a budget has room for: a condition of a claim with so many seeds, and what it gave up for that."""
+    """What a budget has room for: a condition of a claim, with how many seeds, and what was given up to make it fit."""
 
     claim: str
     condition: str
@@ -138,13 +138,13 @@ def fit(
     claims: Mapping[str, Claim], trials: Sequence[Trial], *, budget_s: float, machines: Machines, device: str,
     data: Path | None, elsewhere: bool = False,
 ) -> tuple[list[Fit], list[str]]:  # fmt: skip
-    """Return what fits into ``budget_s`` on these machines, and a line for each claim of which nothing does.
+    """Return what fits into ``budget_s`` on these machines, and a line for each claim of which nothing fits.
 
-    ``elsewhere``: the machines are others than this one, so data that is not here is taken to be there.
+    ``elsewhere``: the machines do not include this one, so data that is not here is assumed to be there.
 
-    In the registry's order each claim gets, of what is left, its headline or else its largest condition, with as many
-    of its seeds as have room. What a smoke condition would say is no answer, so none is chosen;
-    where `run` would take one all the same, the claim's line says so.
+    Claims take their turns in the registry's order. Each gets its headline, or else the largest of its conditions that
+    fits into the time left, with as many of its seeds as there is room for. A smoke condition answers nothing, so none
+    is chosen unless it is the headline. Where `run` would take one all the same, the claim's line says so.
     """
     chosen: list[Fit] = []
     refused = []
@@ -174,7 +174,7 @@ def fit(
 def _most_seeds(
     claim: Claim, condition: Condition, trials: Sequence[Trial], room: float, device: str, gpus: int, lack: str | None
 ) -> Fit | str:
-    """Return a condition with the most of its seeds that there is room for, or why there is none."""
+    """Return a condition with as many of its seeds as there is room for, or why it is not chosen."""
     if reason := condition.blocked or plan.lacks(condition, gpus) or lack:
         return reason
     planned = len(condition.seeds)

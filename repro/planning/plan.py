@@ -1,4 +1,4 @@
-"""What a condition still costs, and which condition of a claim fits what is here."""
+"""What a condition still costs, and which condition of a claim can be run with the devices, data and time at hand."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from repro.spec import Claim, Condition, SpecError
 from repro.store import Trial
 
 SCALES = ("paper", "reduced", "static", "smoke")
-"""From what says most about the claim to what says least."""
+"""The scales, from the one that says most about a claim to the one that says least."""
 
 
 class Cost(NamedTuple):
-    """What is left of a condition: epochs at most, at how many images a second, and where that figure is from."""
+    """What is left of a condition: epochs and seconds at most, images per second, and whether that was measured."""
 
     epochs: float
     images_per_s: float
@@ -29,11 +29,14 @@ class Choice(NamedTuple):
     condition: Condition | None
     why: str
     instead_of: str = ""
-    """Why the headline is not run, where another condition was chosen; then it ends with how to run it, if one can."""
+    """Why another condition than the headline was chosen, then how to run the headline, if it can be; else empty."""
 
 
 def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Sequence[Trial], device: str) -> Cost:
-    """Return an upper bound of what is left on ``device`` (cpu or cuda), with the speed of like trials if any ran."""
+    """Return an upper bound of what is left to run on ``device`` (cpu or cuda).
+
+    The speed is the median of the recorded trials that are alike, or the claim file's ``assumed_speed`` without any.
+    """
     done = {trial.spec.key: trial for trial in trials}
     epochs = experiments.get(claim.experiment).planned_epochs(condition.arms, seeds, done)
     images = training_images(claim, condition)
@@ -47,7 +50,7 @@ def cost(claim: Claim, condition: Condition, seeds: Sequence[int], trials: Seque
 
 
 def training_images(claim: Claim, condition: Condition) -> int:
-    """Return the images of an epoch, 0 where nothing is trained."""
+    """Return the number of images in an epoch, 0 where nothing is trained."""
     known = datasets.used(claim.experiment, condition.any_arm.dataset)
     return known.train if known else 0
 
@@ -84,11 +87,11 @@ def named(claim: Claim, name: str) -> Choice:
 def admitted(
     claim: Claim, asked: Choice, *, trials: Sequence[Trial], device: str, gpus: int, budget_s: float, seeds: int | None
 ) -> Choice:  # fmt: skip
-    """Return what was asked for, or none where it needs more GPUs than there are, or more time than the budget."""
+    """Return what was asked for, or no condition where it needs more GPUs than there are, or exceeds the budget."""
     if asked.condition is None:
         return asked
     against = lacks(asked.condition, gpus)
-    if against is None and budget_s != math.inf:  # what has no end is not worked out
+    if against is None and budget_s != math.inf:  # with no limit there is nothing to work out
         against = over_budget(claim, asked.condition, trials, device, budget_s, seeds)
     return Choice(None, f"{asked.condition.name}: {against}") if against else asked
 
@@ -104,7 +107,7 @@ def choose(
     budget_s: float,
     seeds: int | None = None,
 ) -> Choice:
-    """Return the condition to run unasked: the headline, else the largest that fits."""
+    """Return the condition to run where none was asked for: the headline, else the largest that fits."""
     against: list[str] = []
     instead_of = ""
     for condition in by_worth(claim):
@@ -121,13 +124,13 @@ def choose(
 
 
 def by_worth(claim: Claim) -> list[Condition]:
-    """Return a claim's conditions, the headline first, then from what says most about it to what says least."""
+    """Return a claim's conditions: the headline first, the others in the order of SCALES."""
     rest = [c for c in claim.conditions.values() if c.name != claim.headline]
     return [claim.conditions[claim.headline], *sorted(rest, key=lambda c: SCALES.index(c.scale))]
 
 
 def _obstacle(condition: Condition, gpus: int, data: Path | None, download: bool) -> str | None:
-    """Return why a condition cannot be run here, however long it may take; None where it can."""
+    """Return why a condition cannot be run here, whatever the budget; None where it can."""
     if reason := condition.blocked or lacks(condition, gpus):
         return reason
     known = datasets.DATASETS.get(condition.any_arm.dataset)
@@ -140,7 +143,7 @@ def _obstacle(condition: Condition, gpus: int, data: Path | None, download: bool
 def over_budget(
     claim: Claim, condition: Condition, trials: Sequence[Trial], device: str, budget_s: float, seeds: int | None
 ) -> str | None:
-    """Return how long a condition may take on ``device`` where that is more than ``budget_s``, None where it is not."""
+    """Return how long a condition may take on ``device`` if that is more than ``budget_s`` seconds, else None."""
     left = cost(claim, condition, condition.seeds[:seeds], trials, device)
     if left.seconds <= budget_s:
         return None
@@ -150,7 +153,7 @@ def over_budget(
 
 
 def has_gpu() -> bool:
-    """Whether the driver of an NVIDIA GPU is loaded: what can be told without torch."""
+    """Whether the driver of an NVIDIA GPU is loaded, which is all that can be found out without torch."""
     return Path("/proc/driver/nvidia/version").exists()
 
 
@@ -161,7 +164,7 @@ def lacks(condition: Condition, gpus: int) -> str | None:
 
 
 def lacks_data(condition: Condition, data: Path | None) -> str | None:
-    """Return which data set a condition needs that is not under ``data``, None where there is nothing to miss."""
+    """Return which data set a condition needs and ``data`` does not hold, None where nothing is lacking."""
     folder = datasets.folder(condition.any_arm.dataset)
     if not folder or (data and (data / folder).is_dir()):
         return None
@@ -179,7 +182,7 @@ def needs(condition: Condition) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a reader says them: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``, ``21.7 years``."""
+    """Return seconds in a unit that is easy to read: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 days``, ``21.7 years``."""
     for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
             return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
@@ -188,12 +191,12 @@ def duration(seconds: float) -> str:
 
 
 def bound(seconds: float) -> str:
-    """Return an upper bound of a time: ``up to 3.5 h``, or that nobody knows one."""
+    """Return an upper bound of a time in words: ``up to 3.5 h``, or that nobody knows how long where it is infinite."""
     return f"up to {duration(seconds)}" if seconds < float("inf") else "nobody knows how long"
 
 
 def as_typed(seconds: float) -> str:
-    """Return a budget as one types it: ``90s``, ``30m``, ``12h``, ``3d``."""
+    """Return a budget as a user types it: ``90s``, ``30m``, ``12h``, ``3d``."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:.0f}{unit}"

@@ -1,7 +1,8 @@
-"""Why a trial on disk is used again or not: which conditions ask for it, and what sets it apart from what they ask for.
+"""Why a trial on disk is used again or not: which conditions ask for it, or how it differs from what they ask for.
 
-A trial is used by every condition whose spec it answers, whoever ran it first. One that nothing asks for is stale: a
-claim file, a parameter's default or an experiment's ``numerics`` changed since, or the registry is another.
+Every condition that asks for a trial's spec uses the trial, whichever claim it was run for. A trial that nothing asks
+for is stale: since it was run, a claim file, a parameter's default or an experiment's ``numerics`` has changed, or the
+registry is a different one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,11 @@ Looks = Mapping[tuple[str, str], Sequence[Sequence[int]]]
 
 
 class ReuseError(Problem):
-    """No trial, or more than one, goes by the name that was given."""
+    """No trial, or more than one, has an identity that begins with the given name."""
 
 
 class Use(NamedTuple):
-    """What a condition has a trial for: an arm, and a role in the experiment (scoring, tuning, timing …)."""
+    """What a condition uses a trial for: an arm, and a role in the experiment (scoring, tuning, timing …)."""
 
     claim: str
     condition: str
@@ -29,7 +30,7 @@ class Use(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A field in which a stale trial and the nearest one asked for differ; values as JSON has them."""
+    """A field in which a stale trial and the nearest wanted one differ, with both values as in JSON."""
 
     field: str
     stored: Any
@@ -37,23 +38,23 @@ class Difference(NamedTuple):
 
 
 class Stale(NamedTuple):
-    """The nearest use there would be for a trial, and all that stands between; no use where nothing is like it."""
+    """The wanted trial nearest to a stale one, by a use of it, and all differences; None where nothing is like it."""
 
     nearest: Use | None
     differences: tuple[Difference, ...]
 
 
 class Demand(NamedTuple):
-    """All that a registry asks for: every spec by its key, with what it is for."""
+    """All that a registry asks for: every spec, and what it is used for, by the spec's key."""
 
     specs: Mapping[str, TrialSpec]
     uses: Mapping[str, tuple[Use, ...]]
 
 
 def demand(registry: Mapping[str, Claim], trials: Sequence[Trial], looks: Looks) -> Demand:
-    """Return what a registry asks for, trials at hand and trials still to be run.
+    """Return what a registry asks for: trials on record, and trials still to be run.
 
-    An experiment that searches asks for what it has found worth trying so far: later steps are not known yet.
+    An experiment that searches asks only for what it knows to be worth trying so far; later steps are not known yet.
     """
     done = {trial.spec.key: trial for trial in trials}
     specs: dict[str, TrialSpec] = {}
@@ -77,14 +78,14 @@ def demand(registry: Mapping[str, Claim], trials: Sequence[Trial], looks: Looks)
 
 
 def every_seed(condition: Condition, looks: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Return the claim file's seeds, and behind them those that only a run asked for."""
+    """Return the claim file's seeds, followed by those that only a run asked for."""
     return tuple(dict.fromkeys([*condition.seeds, *(seed for look in looks for seed in look)]))
 
 
 def stale(trial: Trial, asked: Demand) -> Stale | None:
-    """Return what sets a trial apart from the nearest one asked for; None where it is asked for itself.
+    """Return how a trial differs from the nearest one that is asked for; None where it is itself asked for.
 
-    Nearest is the fewest differing fields, and of those as near the lowest seed.
+    The nearest is the one with the fewest differing fields and, among equals, with the lowest seed.
     """
     if trial.spec.key in asked.uses:
         return None
@@ -110,7 +111,7 @@ def differences(stored: TrialSpec, wanted: TrialSpec) -> tuple[Difference, ...]:
 
 
 def _fields(spec: TrialSpec) -> dict[str, Any]:
-    """Return a spec flat, parameters that it leaves out at their default."""
+    """Return a spec as a flat table; parameters that it leaves out have their default."""
     fields = experiments.get(spec.experiment).Parameters.model_fields
     defaults = {name: f.default for name, f in fields.items() if not f.is_required()}
     flat = _flat(spec.config if "arms" in spec.config else {**_plain(defaults), **spec.config})
@@ -143,7 +144,7 @@ def find(trials: Sequence[Trial], name: str) -> Trial:
 
 
 def explain(trial: Trial, asked: Demand) -> list[str]:
-    """Return in plain lines what a trial is, what it is used for, and why not where it is not."""
+    """Return, in plain lines, what a trial is and what it is used for, or why it is not used."""
     spec = trial.spec
     lines = [
         f"{trial.identity}: {spec.experiment}, seed {spec.seed}, {trial.status}"
