@@ -1,6 +1,7 @@
 """The second implementation of ``relu-speedup``, which shares no code with the first, learns what the first learns."""
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import independent
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from repro import data as data_sets
+from repro import store
+from repro.judging import stats
 from repro.measure.epochs_to import step_of_crossing
 from repro.models import cifar
 from repro.training.captured import update_for
@@ -17,6 +20,7 @@ from repro.training.optimizer import optimizer_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE = 0.004
+ROOT = Path(__file__).parents[1]
 
 
 def test_it_imports_nothing_of_this_package() -> None:
@@ -67,3 +71,34 @@ def test_both_find_the_target_at_the_same_place() -> None:
     above, below = Check(step=390, error=0.31, loss=0.0, window=390), Check(step=429, error=0.24, loss=0.0, window=390)
     ours = step_of_crossing(above, below, independent.TARGET, independent.BATCH)
     assert independent.crossing((1.0, 0.31), (1.1, 0.24)) == pytest.approx(ours / 390)
+
+
+def test_what_is_quoted_of_it_follows_from_its_output() -> None:
+    """The times and their ratio in docs/recipes.md are those of reports/independent and of the committed records."""
+    theirs = [_time(path) for path in sorted((ROOT / "reports" / "independent").iterdir())]
+    ours = [
+        (t.spec.seed, t.value("epochs-to"))
+        for t in store.load(ROOT / "reports")[0]
+        if t.spec.config.items() >= {"net": "19pct", "protocol": "code", "activation": "relu", "rate": RATE}.items()
+        and t.spec.seed < 5
+    ]
+    page = " ".join((ROOT / "docs" / "recipes.md").read_text().split())
+    for times in (theirs, [time for _, time in sorted(ours)]):
+        assert len(times) == 5
+        *first, last = (f"{time:.2f}" for time in times)
+        assert f"{', '.join(first)} and {last}" in page
+    found = stats.ratio_interval(stats.log_sample(theirs), stats.log_sample([time for _, time in ours]), 0.9)
+    told = f"{found.value:.2f} (90% interval {found.low:.2f} to {found.high:.2f}, n = 5 + 5"
+    assert told in page
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert told.replace(" (", " times as many epochs (", 1) in readme
+
+
+def _time(path: Path) -> float:
+    """Return the epochs to the target, from the output of the script or, for .csv, of what it was tidied from."""
+    lines = path.read_text().split("\n")
+    if path.suffix == ".txt":
+        return float(lines[-2].split()[0])
+    rows = [tuple(map(float, line.split(",")[:2])) for line in lines[1:] if line]
+    before, now = next(pair for pair in pairwise(rows) if pair[1][1] < independent.TARGET)
+    return independent.crossing(before, now)
