@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models.chain import Chain
-from repro.models.layers import LocallyConnected2d, SameMapNorm
+from repro.models.layers import LocallyConnected2d, SameMapNorm, local
 from repro.models.normalization import ResponseNorm
 
 _WITHIN_A_MAP = nn.ReLU | nn.Tanh | nn.Sigmoid | nn.MaxPool2d | nn.AvgPool2d | SameMapNorm
@@ -39,20 +39,12 @@ class Locals(nn.Module):
 
     def __init__(self, layers: Sequence[LocallyConnected2d]) -> None:
         super().__init__()
-        first = layers[0]
-        self.count, self.kernel, self.size = len(layers), first.kernel, first.size
-        self.fan_in, self.filters = first.fan_in, first.filters
+        self.count, self.kernel = len(layers), layers[0].kernel
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, count, k, places = x.shape[0], self.count, self.kernel, self.size**2
-        windows = F.pad(x, (k // 2,) * 4).unfold(2, k, 1).unfold(3, k, 1)  # (N, K * C, size, size, k, k), a view
-        windows = windows.unflatten(1, (count, -1)).permute(1, 3, 4, 0, 2, 5, 6)
-        patches = windows.reshape(count * places, n, self.fan_in)
-        out = torch.baddbmm(self.bias.unsqueeze(1), patches, self.weight)
-        out = out.view(count, places, n, self.filters).permute(2, 0, 3, 1)
-        return out.reshape(n, count * self.filters, self.size, self.size)
+        return local(x, self.weight, self.bias, self.kernel, nets=self.count)
 
 
 class Apart(nn.Module):

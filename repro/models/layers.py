@@ -33,12 +33,48 @@ class LocallyConnected2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(size * size, filters))
 
     def forward(self, x: Tensor) -> Tensor:
-        n, k = x.shape[0], self.kernel
-        padded = F.pad(x, (k // 2,) * 4)
-        windows = padded.unfold(2, k, 1).unfold(3, k, 1)  # (N, C, size, size, k, k), a view
-        patches = windows.permute(2, 3, 0, 1, 4, 5).reshape(self.size**2, n, self.fan_in)
-        out = torch.baddbmm(self.bias.unsqueeze(1), patches, self.weight)  # (places, N, filters)
-        return out.permute(1, 2, 0).reshape(n, self.filters, self.size, self.size)
+        return local(x, self.weight, self.bias, self.kernel)
+
+
+def local(x: Tensor, weight: Tensor, bias: Tensor, kernel: int, nets: int = 1) -> Tensor:
+    """Return (N, nets * filters, H, W), made of (N, nets * C, H, W) by ``nets`` such layers that lie side by side.
+
+    ``weight`` is (nets * places, C * kernel**2, filters) and ``bias`` (nets * places, filters), with H * W places.
+    """
+    n, _, h, w = x.shape
+    patches: Tensor = _Patches.apply(x, kernel, nets)
+    as_patches = weight.unflatten(1, (-1, kernel**2)).transpose(1, 2).flatten(1, 2)  # channels last, as they lie there
+    out = torch.baddbmm(bias.unsqueeze(1), patches, as_patches)  # (nets * places, N, filters)
+    out = out.view(nets, h, w, n, -1).permute(3, 0, 4, 1, 2).flatten(1, 2)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+class _Patches(torch.autograd.Function):
+    """The window around each place as one row: (N, nets * C, H, W) to (nets * H * W, N, kernel**2 * C).
+
+    In a row the channels lie innermost, as in maps in channels_last: whole runs of numbers are copied. The gradient by
+    hand adds up kernel**2 shifted maps. With that order, it takes half the time of autograd's, on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: int, nets: int) -> Tensor:
+        n, wide, h, w = x.shape
+        ctx.sizes = n, h, w, wide // nets, kernel, nets
+        rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, *(kernel // 2,) * 4))
+        windows = rows.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (N, H, W, nets * C, kernel, kernel), a view
+        return windows.unflatten(3, (nets, -1)).permute(3, 1, 2, 0, 5, 6, 4).reshape(nets * h * w, n, -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        n, h, w, channels, kernel, nets = ctx.sizes
+        shifted = grad.view(nets, h, w, n, kernel, kernel, channels).permute(3, 1, 2, 4, 5, 0, 6)
+        rows = grad.new_zeros(n, h + kernel - 1, w + kernel - 1, nets, channels)
+        for i in range(kernel):
+            for j in range(kernel):
+                rows[:, i : i + h, j : j + w] += shifted[:, :, :, i, j]
+        border = kernel // 2
+        return rows[:, border : border + h, border : border + w].flatten(3).permute(0, 3, 1, 2), None, None
 
 
 class SameMapNorm(nn.Module):
