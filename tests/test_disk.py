@@ -269,10 +269,12 @@ def test_at_every_moment_of_a_save_one_checkpoint_is_whole(tmp_path: Path, monke
         assert state["step"] == (2 if stop == 0 else 3)
 
 
-def test_a_checkpoint_of_torch_alone_is_read(tmp_path: Path) -> None:
-    """One written before there were sums still serves."""
-    torch.save({"step": 5}, tmp_path / "checkpoint.pt")
-    assert checkpoint.load(tmp_path / "checkpoint.pt", CPU) == {"step": 5}
+def test_a_checkpoint_without_a_sum_is_not_used(tmp_path: Path) -> None:
+    """Nobody could tell whether what torch alone wrote is what was saved: it is kept, and the trial starts afresh."""
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"step": 5}, path)
+    assert checkpoint.load(path, CPU) is None
+    assert [kept.name for kept in tmp_path.iterdir()] == ["checkpoint.pt.bad"]
 
 
 @pytest.mark.parametrize(("cost", "wait"), [(0.1, 60.0), (1.2, 60.0), (3.0, 150.0)])

@@ -7,8 +7,6 @@ in two renames, so that one of the two is whole at any moment.
 import hashlib
 import io
 import logging
-import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,23 +87,17 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         raise
     except OSError as error:
         raise Damaged(f"cannot be read ({error.strerror})") from error
-    if old := content.startswith(_ZIP):
-        body = memoryview(content)  # from before there were checksums; torch's own format has weaker ones
-    else:
-        size = len(MAGIC) + 65  # the line's 64 hex digits, and its end
-        body = memoryview(content)[size:]
-        if content[: size - 1] != MAGIC + hashlib.sha256(body).hexdigest().encode():
-            raise Damaged("its sum is not that of its content")
+    size = len(MAGIC) + 65  # the line's 64 hex digits, and its end
+    body = memoryview(content)[size:]
+    if content[: size - 1] != MAGIC + hashlib.sha256(body).hexdigest().encode():
+        raise Damaged("its sum is not that of its content")
     if body[: len(_ZIP)] != _ZIP:
         raise Damaged("not a checkpoint")  # torch would try its older formats, which are bare pickles
     try:
-        # Before torch gives up on a damaged file it may issue warnings. They are hidden only for a file without a
-        # checksum: filters belong to the whole process, and threads that change them at once may leave all of them off.
-        with warnings.catch_warnings(action="ignore") if old else nullcontext():
-            state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-    except Exception as error:  # a damaged file without a checksum may raise anything
-        if not old and for_want_of_memory(error):
-            raise  # the checksum is right, so the file is whole
+        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except Exception as error:  # what torch refuses to read may raise anything
+        if for_want_of_memory(error):
+            raise  # the sum is right, so the file is whole
         raise Damaged(f"not a checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise Damaged("not a checkpoint (no table of states)")
