@@ -10,7 +10,7 @@ FIGURE_1_TARGET = 0.25
 """Training error, as a fraction, that the nets of Figure 1 are timed to (section 3.1)."""
 
 CROP = 224
-"""Side of the input in pixels (section 3.5); with it goes a padding the paper does not mention."""
+"""Side of the input in pixels (section 3.5); how 55 places come of it, the paper does not say."""
 
 STORED = 256
 """Side of the stored images in pixels (section 2)."""
