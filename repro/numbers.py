@@ -19,7 +19,8 @@ def number_text(value: float) -> str:
         return f"{value:,.0f}"
     if abs(value) < 1e-5:
         return f"{value:.4g}"
-    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
+    text = f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def estimate_texts(value: float, low: float | None, high: float | None) -> tuple[str, str, str]:

@@ -22,15 +22,20 @@ SHOWN = "probe"
 def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> tuple[int, list[str]]:
     """Copy what counts as evidence from one store to another; return how many records, and what was left out and why.
 
-    Plans, and what was expected, go with their records: those of a smoke condition of ``registry`` only where its
-    records are published. The number includes records that ``target`` had already. What ``target`` had before is
-    changed only as ``standing`` says. Raises StoreError where there is nothing to read or ``target`` cannot be written.
+    Plans, and what was expected, go with them, also where records are left out: a run that was begun is not hidden.
+    Those of a smoke condition of ``registry`` go only where its records are published. The number includes records that
+    ``target`` had already. What ``target`` had before is changed only as ``standing`` says. Raises StoreError where
+    there is nothing to read or ``target`` cannot be written.
     """
     trials, problems = store.load(source)
     if not trials and not problems:
         raise StoreError(f"{source}: no records here; pass --store DIR")
     plans = store.load_looks(source)  # first: evidence without its plans is none
     expected = {claim: bands.load(source, claim) for claim in bands.claims(source)}
+    shown = {at: looks for at, looks in plans.items() if _published(registry, *at)}
+    for (claim, condition), looks in shown.items():  # before the records: without it a verdict is too mild
+        for seeds in looks:  # added to those published before: no look is forgotten
+            store.add_look(target, claim, condition, seeds)
     copied, left_out = 0, list(problems)
     for trial in trials:
         published = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as unfit() finds
@@ -45,10 +50,6 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
                 store.write_atomically(to, path.read_bytes())
         store.save(target, published)  # the record last: with it a trial is complete; an old one gets its sum here
         copied += 1
-    shown = {at: looks for at, looks in plans.items() if _published(registry, *at)}
-    for (claim, condition), looks in shown.items():
-        for seeds in looks:  # added to those published before: no look is forgotten
-            store.add_look(target, claim, condition, seeds)
     nothing = {claim for claim, _ in plans} - {claim for claim, _ in shown}
     for claim in expected.keys() - nothing:
         bands.add(target, claim, expected[claim])

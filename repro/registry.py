@@ -63,6 +63,9 @@ def _condition(name: str, file: ClaimFile, faults: list[str]) -> Any:
     }  # fmt: skip
     if own is None or None in arms.values():
         return None
+    found = list(arms.values())
+    if any(p in found[:i] for i, p in enumerate(found)) and len({repr(t) for t in file.arms.values()}) == len(found):
+        faults.append(f"conditions.{name}: two of {', '.join(arms)} are alike, as a key left out has its default")
     if DRAWN in {parameters.dataset for parameters in arms.values()} and own.scale != "smoke":
         faults.append(
             f"conditions.{name}.scale: {own.scale!r}, and the pictures of {DRAWN!r} are drawn: they are for 'smoke'"

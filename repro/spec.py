@@ -161,6 +161,8 @@ class Expectation(Frozen):
             raise ValueError("a ratio's accept and null are above 0")
         if self.statistic == "proportion" and not 0 <= low < high <= 1:
             raise ValueError("a proportion's accept lies in 0 to 1")
+        if self.statistic == "proportion" and self.null is not None and not 0 < self.null < 1:
+            raise ValueError("a proportion's null lies between 0 and 1: one run of many would exclude 0")
         if self.compares and self.null is None:
             raise ValueError(f"statistic {self.statistic!r} needs 'null', its value for no effect")
         if (self.statistic == "max") != (len(self.metrics) > 1):

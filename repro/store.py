@@ -238,7 +238,8 @@ def place(root: Path, identity: str) -> Place:
 def recall(root: Path, identity: str) -> Trial | None:
     """Return the recorded trial, None where there is none; only for the process that holds the trial's lock.
 
-    A damaged record is set aside with a warning, so the trial is run again. Raises Unusable for another schema.
+    A damaged record is set aside with a warning, so the trial is run again. Raises Unusable for one that cannot be
+    read now, or has another schema: it may be whole.
     """
     at = place(root, identity)
     try:
@@ -246,7 +247,7 @@ def recall(root: Path, identity: str) -> Trial | None:
     except FileNotFoundError:
         return None
     except Unusable as error:
-        raise Unusable(f"{at.path}: {error}; run it with that version, or pass --store DIR") from error
+        raise Unusable(f"{at.path}: {error}") from error
     except StoreError as error:
         aside = files.set_aside(Path(at.path))
         logging.getLogger(__name__).warning("repro: %s: %s; it was set aside as %s", at.path, error, aside.name)
@@ -262,7 +263,9 @@ def record(at: Place) -> Trial:
         identity = trial.identity
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(at.path) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise Unusable(f"the record cannot be read ({error.strerror or error}), and may be whole; try again") from error
+    except ValueError as error:
         _refuse_other(_schema(content) if isinstance(error, ValidationError) else SCHEMA, "record schema")
         told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
         raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
@@ -282,7 +285,7 @@ def raw(at: Place) -> bytes:
 def _refuse_other(schema: Any, what: str) -> None:
     """Raise Unusable for a schema of another version: such a file is not damaged, and nobody should remove it."""
     if schema != SCHEMA:
-        raise Unusable(f"{what} {schema!r}, this version reads {SCHEMA}")
+        raise Unusable(f"{what} {schema!r}, this version reads {SCHEMA}; use that version, or pass --store DIR")
 
 
 def _schema(content: bytes) -> Any:

@@ -75,6 +75,29 @@ def test_trials_in_both_stores_are_not_tested_as_if_they_were_independent(tmp_pa
     assert change.note == "5 trials are in both: no test of independent runs"
 
 
+def test_the_same_seeds_run_again_elsewhere_are_tested(tmp_path):
+    """Their identities agree, and their measurements do not: two runs, and no excuse for a difference."""
+    row, change = _change(tmp_path, _fill(tmp_path / "one", 4.0), _fill(tmp_path / "other", 0.0, seed=9))
+    assert (row.old, row.new) == ("TREND_CONSISTENT", "TREND_UNRESOLVED")
+    assert change.note == "they differ"
+
+
+@pytest.mark.parametrize(("value", "note"), [(60_965_224.0, "the same value"), (70e6, "another value")])
+def test_what_is_computed_is_compared_exactly(tmp_path, value, note):
+    """Without an interval there is no test, also where the data digests are unlike."""
+    claim = registry.load_claim(folders.default_claims() / "parameters.toml")
+    (p,) = claim.conditions["static"].arms.values()
+    for name, found in (("one", 60_965_224.0), ("other", value)):
+        trial = Trial(
+            spec=experiments.get("count").spec(p, 0), data_digest=name, status="completed",
+            measurements=(Measurement(name="parameters", value=found, unit="parameters"),),
+            environment={"device": "cpu"},
+        )  # fmt: skip
+        store.save(tmp_path / name, trial)
+    (row,) = diff.compare({claim.id: claim}, tmp_path / "one", tmp_path / "other")
+    assert (row.changes[0].note, row.changes[0].difference) == (note, None)
+
+
 def test_a_condition_that_only_one_store_has_is_a_row_too(tmp_path):
     (tmp_path / "empty").mkdir()
     row, change = _change(tmp_path, _fill(tmp_path / "one", 4.0), tmp_path / "empty")

@@ -1,5 +1,6 @@
 """Disks that are full, read-only or give back other bits: what is whole stays, what is not is told and set aside."""
 
+import errno
 import json
 import logging
 import os
@@ -183,6 +184,26 @@ def test_a_damaged_record_is_set_aside_by_the_run_that_needs_its_place(
     assert "set aside as record.json.bad" in caplog.text
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_record_that_cannot_be_read_now_keeps_its_place(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be whole: a run that needs it fails with one line, and trains nothing over it."""
+    store.save(tmp_path, TRIAL)
+    path = store.folder(tmp_path, TRIAL.identity) / "record.json"
+    found = path.read_bytes()
+
+    def read(*_: object) -> bytes:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "read", read)
+    with pytest.raises(StoreError, match=rf"record\.json: the record cannot be read \({os.strerror(code)}\)"):
+        store.recall(tmp_path, TRIAL.identity)
+    (problem,) = store.load(tmp_path)[1]
+    assert "remove" not in problem
+    assert path.read_bytes() == found
+
+
 def test_a_record_of_a_later_version_keeps_its_place(tmp_path: Path) -> None:
     """Whoever made it trained for it: nothing is run over it. With a sum that it does not fit it is damaged."""
     store.save(tmp_path, TRIAL)
@@ -194,7 +215,7 @@ def test_a_record_of_a_later_version_keeps_its_place(tmp_path: Path) -> None:
     path.write_bytes(found := files.sealed(whole.decode().replace('"schema": 1', '"schema": 2')))
     task = Task(TRIAL.spec, "scoring", 1.0, Setting(tmp_path, CPU))
     data = type("Data", (), {"digest": TRIAL.data_digest})()
-    with pytest.raises(StoreError, match=r"record\.json: record schema 2, this version reads 1; run it with that"):
+    with pytest.raises(StoreError, match=r"record\.json: record schema 2, this version reads 1; use that version"):
         attempt.attempt(task, data, Monitor(), None)
     assert [place.name for place in sorted(path.parent.iterdir())] == ["lock", "record.json"]
     assert path.read_bytes() == found

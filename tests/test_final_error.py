@@ -117,7 +117,16 @@ def test_small_data_answer_with_a_trend() -> None:
 
 @pytest.mark.parametrize(
     ("ones", "n", "outcome"),
-    [(14, 14, "REPRODUCED"), (3, 3, "DIRECTION"), (0, 14, "NOT_REPRODUCED"), (7, 14, "NOT_REPRODUCED")],
+    [
+        (14, 14, "REPRODUCED"),
+        (13, 14, "DIRECTION"),
+        (9, 10, "DIRECTION"),
+        (2, 3, "INCONCLUSIVE"),
+        (3, 3, "INCONCLUSIVE"),
+        (1, 1, "INCONCLUSIVE"),
+        (0, 14, "NOT_REPRODUCED"),
+        (7, 14, "NOT_REPRODUCED"),
+    ],
 )
 def test_every_run_is_a_proportion(ones: int, n: int, outcome: str) -> None:
     """Fourteen of fourteen runs put Clopper and Pearson's interval above 0.8; three of three do not."""
@@ -125,6 +134,18 @@ def test_every_run_is_a_proportion(ones: int, n: int, outcome: str) -> None:
     p = claim.conditions["ilsvrc-2010"].arms["net"]
     trials = [trial(probe.spec(p, seed), colours_apart=float(seed < ones)) for seed in range(n)]
     assert judged(claim, "ilsvrc-2010", trials, n).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("ones", "n", "outcome"),
+    [(14, 14, "TREND_CONSISTENT"), (1, 14, "TREND_CONTRARY"), (1, 1, "TREND_UNRESOLVED"), (7, 14, "TREND_UNRESOLVED")],
+)
+def test_some_runs_are_no_trend_towards_every_run(ones: int, n: int, outcome: str) -> None:
+    """Most runs have to show it: that one of many does is no sign that all would."""
+    claim = load_claim(default_claims() / "colour-towers.toml")
+    p = claim.conditions["imagenette160"].arms["net"]
+    trials = [trial(probe.spec(p, seed), colours_apart=float(seed < ones)) for seed in range(n)]
+    assert judged(claim, "imagenette160", trials, n).outcome == outcome
 
 
 def test_a_timing_holds_all_arms() -> None:

@@ -4,11 +4,13 @@ import itertools
 import random
 import re
 
+import made_up
 import pytest
 from click.testing import CliRunner
 
 from repro import experiments, folders, registry, store
 from repro.cli import main
+from repro.experiments import epochs_to
 from repro.planning import forecast, reuse
 from repro.planning.forecast import Machines, fit, left, makespan
 from repro.store import Measurement, Trial
@@ -41,6 +43,20 @@ def test_what_is_done_is_not_left_and_its_speed_is_used():
     assert (two.done, two.planned, two.measured) == (2, 6, True)
     assert two.seconds == pytest.approx(4 * 10 * 100_000 / 100)
     assert sum(seconds for _, seconds in two.tasks) == pytest.approx(two.seconds)
+
+
+def test_what_is_left_of_a_condition_is_the_sum_of_its_trials():
+    """Also once a search has found its rates: seeds then count as they are expected, not as long as they may take."""
+    claim = registry.load_claim(folders.default_claims() / "relu-speedup.toml")
+    every, _ = store.load(made_up.REPORTS)
+    arms = claim.conditions["cifar10-19pct"].arms
+    seeds = claim.conditions["cifar10-19pct"].seeds
+    shown = epochs_to.observe(arms, seeds, {trial.spec.key: trial for trial in every}).trials
+    scoring = {trial.identity for _, role, trial in shown if role == "scoring"}
+    trials = [trial for trial in every if trial.identity not in scoring]
+    (row,) = _left({claim.id: claim}, trials=trials, condition="cifar10-19pct")
+    assert len(row.tasks) == len(scoring) == 10
+    assert sum(seconds for _, seconds in row.tasks) == pytest.approx(row.seconds)
 
 
 def test_disk_holds_the_pictures_until_they_are_prepared(tmp_path):

@@ -32,6 +32,28 @@ def test_an_estimate_and_its_interval_have_the_same_decimals(
     assert numbers.estimate_texts(value, low, high) == told
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1500.4, "1,500"),
+        (10_000.5, "10,000"),
+        (54.25, "54.25"),
+        (0.9251, "0.9251"),
+        (1e-6, "1e-06"),
+        (650000, "650,000"),
+    ],
+)
+def test_an_exact_number_keeps_the_zeros_before_its_point(value: float, text: str) -> None:
+    assert numbers.number_text(value) == text
+
+
+@given(st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 1e-4))
+def test_an_exact_number_is_told_to_four_digits(value: float) -> None:
+    """Read back, it is off by less than half a unit of its fourth digit, or by less than a half."""
+    told = float(numbers.number_text(value).replace(",", ""))
+    assert abs(told - value) <= max(abs(value) * 5.1e-4, 0.5 * (abs(value) >= 1000))
+
+
 ENDS = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
 

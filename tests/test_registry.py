@@ -237,6 +237,30 @@ def test_what_an_expectation_may_ask(tmp_path, experiment, metric, condition, sa
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(("null", "refused"), [(0.0, True), (1.0, True), (0.5, False)])
+def test_no_effect_on_a_share_is_not_one_of_its_ends(tmp_path, null, refused):
+    """Any success excludes a share of 0: a claim that one run of many bears out would say little."""
+    path = tmp_path / "mine.toml"
+    band = "[0.0, 1.0]" if refused else "[0.8, 1.0]"
+    text = COUNTED.replace("EXPERIMENT", "probe").replace("CONDITION", PAPER).replace("[0.0, 2.0]", band)
+    text = text.replace("METRIC", f'metric = "colours-apart"\nstatistic = "proportion"\nnull = {null}')
+    path.write_text(text, encoding="utf-8")
+    if not refused:
+        load_claim(path)
+        return
+    with pytest.raises(SpecError, match="null lies between 0 and 1"):
+        load_claim(path)
+
+
+def test_arms_that_are_alike_through_a_default_are_refused(tmp_path):
+    """One trial would count for both, and their difference would be 0."""
+    path = tmp_path / "lrn-error.toml"
+    text = (default_claims() / path.name).read_text(encoding="utf-8")
+    path.write_text(text.replace('norm = "none"\n', ""), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"conditions.smoke: two of none, lrn are alike, as a key left out has its"):
+        load_claim(path)
+
+
 def test_support_names_a_claim_of_the_registry(tmp_path):
     """A claim that is to stand beside another must be there."""
     text = COUNTED.replace("EXPERIMENT", "count").replace("METRIC", 'metric = "parameters"\nstatistic = "value"')

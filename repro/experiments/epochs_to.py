@@ -183,7 +183,7 @@ def pending(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
         for seed in seeds
         for arm, p in arms.items()
         if (rate := state.best(arm)) is not None
-        and not _settled(done.get((trial := spec(p, seed, rate)).key), p.max_epochs)
+        and not _settled(_whole(done.get((trial := spec(p, seed, rate)).key)), p.max_epochs)
     ]
 
 
@@ -201,7 +201,7 @@ def planned_epochs(arms: Mapping[str, Parameters], seeds: Sequence[int], done: M
         if rate is None:
             left += 0.0 if state.complete else len(seeds) * p.max_epochs
         else:
-            open_ = [s for s in seeds if not _settled(done.get(spec(p, s, rate).key), p.max_epochs)]
+            open_ = [s for s in seeds if not _settled(_whole(done.get(spec(p, s, rate).key)), p.max_epochs)]
             left += len(open_) * min(p.max_epochs, SLACK * state.times[arm][rate])
     return left
 
@@ -226,7 +226,7 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
         if state.complete and best is None:
             values[arm] = ()
             continue
-        scored = {s: done.get(spec(p, s, best).key) if state.complete and best else None for s in seeds}
+        scored = {s: _whole(done.get(spec(p, s, best).key)) if state.complete and best else None for s in seeds}
         shown += [Shown(arm, "scoring", trial) for trial in scored.values() if trial]
         failed += [f"seed {s} of {arm}: {t.message}" for s, t in scored.items() if t and t.status == "failed"]
         settled = {s: t for s, t in scored.items() if t and _settled(t, p.max_epochs)}

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from repro import store
 from repro.judging import judge
 from repro.judging.compare import groups, samples
+from repro.judging.rules import known
 from repro.judging.stats import Estimate, Sample, contrast_interval
 from repro.outcomes import Outcome
 from repro.spec import Claim, Expectation, name_text
+from repro.store import Trial
 
 CONFIDENCE = 0.9
 
@@ -74,11 +76,15 @@ def _change(
     a, b = before.estimate if before else None, after.estimate if after else None
     if a is None or b is None or before is None:
         return Change(name, a, b, None, "only in one of them" if a or b else "in neither")
+    if known(a) and known(b):
+        return Change(name, a, b, None, "the same value" if a.value == b.value else "another value")
     one, other = (_trials(verdict) for verdict in (old, new))
-    if one == other:
+    shared = one.keys() & other.keys()
+    same = {identity for identity in shared if one[identity].measurements == other[identity].measurements}
+    if len(same) == len(one) == len(other):
         return Change(name, a, b, None, "the same trials")
-    if one & other:
-        return Change(name, a, b, None, f"{len(one & other)} trials are in both: no test of independent runs")
+    if same:
+        return Change(name, a, b, None, f"{len(same)} trials are in both: no test of independent runs")
     both = [_samples(before.expectation, verdict) for verdict in (old, new)]
     if not all(both):
         return Change(name, a, b, None, "an arm missed its target, or the largest of several is compared: no test")
@@ -91,8 +97,9 @@ def _change(
     return change._replace(note="they differ") if change.differs else change
 
 
-def _trials(verdict: judge.Verdict) -> frozenset[str]:
-    return frozenset(trial.identity for _, _, trial in verdict.observed.trials)
+def _trials(verdict: judge.Verdict) -> dict[str, Trial]:
+    """Return the trials of a verdict by identity. What two stores have of one may be two runs, say on two machines."""
+    return {trial.identity: trial for _, _, trial in verdict.observed.trials}
 
 
 def _samples(e: Expectation, verdict: judge.Verdict) -> tuple[Sample, ...]:

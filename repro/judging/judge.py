@@ -317,8 +317,12 @@ def seeds_that_decide(e: Expectation, compared: Compared, level: _Level) -> str:
     counts = [s.n for s in compared.samples]
     if min(counts) < 2:
         return "at least 2 seeds per arm are needed to say more"
+    share = e.statistic == "proportion"  # of n runs: only a whole number of them can agree
     for n in range(max(counts) + 1, SEEDS_LOOKED_AHEAD + 1):
-        grown = compared._replace(samples=tuple(s._replace(n=n) for s in compared.samples))
+        means = [round(s.mean * n) / n if share else s.mean for s in compared.samples]
+        grown = compared._replace(
+            samples=tuple(s._replace(n=n, mean=mean) for s, mean in zip(compared.samples, means, strict=True))
+        )
         i, refuting = (compare.estimate(e, grown, 1 - 2 * level.next_alpha / k) for k in (1, level.together))
         if outcome(e, i, refuting)[0] != "INCONCLUSIVE":
             return f"about {n} seeds per arm would decide, if centre and spread stayed as they are"

@@ -117,9 +117,14 @@ def _spread(e: Expectation, condition: Condition, experiment: experiments.Experi
     groups = compare.groups(e, observed)
     if all(len(group) > 1 for group in groups):
         floors = [max(o.resolution for o in group) for group in groups]
-        found = compare.samples(e, groups)
+        try:
+            found = compare.samples(e, groups)
+        except ValueError:  # the judge says what is wrong with them
+            return _Spread(None, 0.0, "the records cannot be judged")
         sd = math.sqrt(sum(s.variance for s in found) / len(found))
         least = max(floor / (math.exp(s.mean) if ratio else 1) for s, floor in zip(found, floors, strict=True))
+        if not math.isfinite(sd):
+            return _Spread(None, 0.0, "a record does not say how finely it was measured")
         return _Spread(sd or None, least, "measured" if sd else "seeds agree to the last digit")
     if ratio:
         return _Spread(ASSUMED_LOG_SD, 0.0, "assumed until measured")

@@ -94,6 +94,8 @@ def _left(
     each = [p.limit * images / cost.images_per_s if cost.images_per_s else 0.0 for p in todo]
     rest = cost.seconds - sum(each)  # of trials of a search that are not known yet: spread over those that are
     more = rest / len(each) if each and 0 < rest < float("inf") else 0.0
+    if rest < 0:  # seeds are scored in less time than they may take at most
+        each = [seconds * cost.seconds / sum(each) for seconds in each]
     return Left(
         claim.id, condition.name, condition.scale, len(seen - open_), len(seen | open_), stale,
         0.0 if condition.blocked else cost.seconds, cost.measured, _disk(condition, len(todo), data), against,
