@@ -45,7 +45,8 @@ piece=$1 data=()
 if [ "$piece" = pack ]; then
   [ -n "${3:-}" ] || fail "name the file to write: reports/collect.sh pack STORE FILE"
   [ -d "$2" ] || fail "$2: no such folder; it should hold the records"
-  file=$(cd "$(dirname "$3")" && pwd)/$(basename "$3") || exit 2
+  folder=$(cd "$(dirname "$3")" 2>/dev/null && pwd) || fail "$(dirname "$3"): no such folder; $(basename "$3") should be in it"
+  file=$folder/$(basename "$3")
 else
   [ -z "${3:-}" ] || [ -d "$3" ] || fail "$3: no such folder; it should hold the data sets"
   [ -z "${3:-}" ] || data=(--data "$(cd "$3" && pwd)")
@@ -137,12 +138,17 @@ claim() {
     ${EAGER:+--eager}
 }
 
+there() { echo "collect.sh: $1 is there and not timed again; remove it to have it timed anew" >&2; }
+
 # Time cases, as PRECISION BATCH CASE...: in one process and one file, as a start costs seconds.
 bench() {
   local precision=$1 batch=$2 file name
   shift 2
   name=$* file=$store/bench-${name// /-}-$precision-$batch.json
-  [ -e "$file" ] && return
+  if [ -e "$file" ]; then
+    there "$file"
+    return
+  fi
   repro bench "$@" --device "$device" --precision "$precision" --batch "$batch" --json "$file.part"
   if grep -qs '"not_measured": {}' "$file.part"; then mv "$file.part" "$file"; fi # else the next call tries again
 }
@@ -189,7 +195,13 @@ case $piece in
     [ "$device" = cpu ] || bounded "${PYTHON:-python}" -c "$here"
     # A process a file: after one illegal access, all that its process asks of the GPU fails. -W: a warning of torch's
     # is told and fails nothing, as which libraries it speaks of differs from GPU to GPU. -o: tell where a test hangs.
+    # Those that were cut off go last: one that hangs would take the time of all others, call after call.
+    first=() last=()
     for name in gpu gpu_training steps; do
+      if [ -e "$store/check-$name.log" ] && [ ! -e "$store/check-$name.xml" ]; then last+=($name); else first+=($name); fi
+    done
+    for name in "${first[@]}" "${last[@]}"; do
+      rm -f "$store/check-$name.xml"
       logged "$store/check-$name.log" "${PYTHON:-python}" -m pytest -q -W default -o faulthandler_timeout=100 \
         -p no:cacheprovider --junitxml "$store/check-$name.xml" "tests/test_$name.py"
     done
@@ -203,7 +215,10 @@ case $piece in
     # A file a table: what is cut off is measured again, and nothing else.
     for table in ceilings {convolutions,steps,busiest}-{fp32,tf32,bf16} kernels; do
       file=$store/limits-$table.md
-      [ -e "$file" ] && continue
+      if [ -e "$file" ]; then
+        there "$file"
+        continue
+      fi
       bounded "${PYTHON:-python}" tests/benchmarks/gpu_limits.py "$table" --device "$device" >"$file.part"
       ((code)) || mv "$file.part" "$file"
     done

@@ -308,6 +308,17 @@ def test_output_that_cannot_be_written_is_told(tmp_path):
     assert done.stderr.splitlines() == ["repro: cannot write the output: [Errno 28] No space left on device"]
 
 
+@pytest.mark.parametrize("error", [ConnectionRefusedError("no"), FileNotFoundError(2, "no"), OSError(28, "no", "f")])
+def test_what_ails_something_else_is_no_fault_of_the_output(monkeypatch, error):
+    """An error of the operating system that nobody told is a fault of the program, and not wrong use."""
+
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr("repro.registry.load_registry", failing)
+    assert CliRunner().invoke(main, ["check"]).exception is error
+
+
 def test_a_terminal_without_unicode_is_served(tmp_path):
     """Where the output cannot say “, it is replaced."""
     (tmp_path / "runs").mkdir()
@@ -373,26 +384,34 @@ def test_a_newcomer_adds_a_claim_with_one_file(repro, tmp_path, sizes):
     assert [path.name for path in default_claims().glob("my-claim*")] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_keeps_its_state(tmp_path, number):
-    """A stop in mid-training ends with 130 and one line; the trial's state is on disk."""
+@pytest.mark.parametrize(
+    ("number", "jobs", "group"),
+    [(signal.SIGINT, 1, False), (signal.SIGTERM, 1, True), (signal.SIGTERM, 2, True)],
+)
+def test_a_stopped_run_keeps_its_state(tmp_path, number, jobs, group):
+    """A stop in mid-training ends with 130 and one line; the state of every trial is on disk.
+
+    Also where its workers hear of it, too, and it hears twice, as from ``timeout``.
+    """
     run = subprocess.Popen(
-        [*REPRO, "run", "claim", "relu-speedup", "--condition", "smoke", "--device", "cpu"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*REPRO, "run", "claim", "relu-speedup", "--condition", "smoke", "--device", "cpu", "--jobs", str(jobs)],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/trials/*/record.json")) and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("runs/trials/*/record.json"))) < jobs and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     run.send_signal(number)
+    if group:
+        os.killpg(run.pid, number)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130
     assert errors.splitlines() == [
         "repro: interrupted; every training saved its state; run the same command again to continue"
     ]
-    assert list(tmp_path.glob("runs/trials/*/checkpoint.pt"))
-    (trial,) = store.load(tmp_path / "runs")[0]
-    assert trial.status == "running"
+    assert len(list(tmp_path.glob("runs/trials/*/checkpoint.pt"))) == jobs
+    assert [trial.status for trial in store.load(tmp_path / "runs")[0]] == ["running"] * jobs
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", "parameters"), ("report",), ("judge",), ("explain", "abc")])

@@ -79,10 +79,13 @@ def test_what_a_cluster_cannot_run_alike_is_refused(scenes: dict[str, Any], aske
 def test_a_trial_takes_a_gpu_and_its_share_of_the_cpus(
     monkeypatch: pytest.MonkeyPatch, gpus: int, jobs: int | None, threads: int, most: int
 ) -> None:
-    """On CPUs as many as torch would use here; on machines with two GPUs, one and none, as many trials as have room."""
+    """On CPUs as many as torch would use here; on machines with two GPUs, one and none, as many trials as have room.
+
+    How many CPUs a machine without a GPU has makes no difference to those that have one.
+    """
     from repro.running import cluster
 
-    machines = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 16.0}]
+    machines = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 128.0 if gpus else 16.0}]
     monkeypatch.setattr(cluster, "_machines", lambda: machines)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     there = cluster.Cluster(torch.device("cuda" if gpus else "cpu"), gpus, jobs, None)

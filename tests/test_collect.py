@@ -192,6 +192,16 @@ def test_each_file_of_tests_is_a_process_that_leaves_what_it_said(collect, tmp_p
         assert {f"check-{name}.log" for name in names} <= set(archive.getnames())
 
 
+def test_what_was_cut_off_has_its_turn_after_the_others(collect, tmp_path):
+    """A test that hangs would otherwise take the time of all others, call after call."""
+    (tmp_path / "store").mkdir()
+    for name, ending in (("gpu", "log"), ("gpu_training", "log"), ("gpu_training", "xml")):
+        (tmp_path / "store" / f"check-{name}.{ending}").write_text("")
+    code, _, calls = collect("check", "store", DEVICE="cpu")
+    assert code == 0
+    assert [call.split("/")[-1] for call in calls] == ["test_gpu_training.py", "test_steps.py", "test_gpu.py"]
+
+
 def test_what_was_timed_is_not_timed_again(collect, tmp_path):
     """Each run into a file of its own, so that a call which was cut off goes on behind it.
 
@@ -460,6 +470,8 @@ def test_a_store_is_packed_without_large_states_and_unpacked_by_tar(collect, tmp
     assert unpacked("cat all.tar.gz.* | tar -xz -C ../back") == kept
     assert collect("pack", "store", "out/all.tar.gz")[0] == 0
     assert [path.name for path in out.iterdir()] == ["all.tar.gz"]
+    code, told, _ = collect("pack", "store", "nowhere/all.tar.gz")
+    assert (code, told) == (2, "collect.sh: nowhere: no such folder; all.tar.gz should be in it\n")
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,18 @@ def test_seeds_of_both_arms_are_set_side_by_side(filled: Path, claim: spec.Claim
     assert estimate["per_seed"][1][1] == pytest.approx(37.0 / 6.1, rel=1e-3)
 
 
+def test_an_environment_of_a_record_made_elsewhere_may_be_anything(filled: Path, claim: spec.Claim) -> None:
+    """It is told as text; each trial has its own device, which need not be that of most."""
+    trials, _ = store.load(filled)
+    odd = trials[0].model_copy(update={"environment": {"device": "NVIDIA H200", "cpu": ["a", {"b": 1}]}})
+    store.save(filled, odd)
+    (condition,) = summary.summarise({claim.id: claim}, filled)["claims"][0]["conditions"][:1]
+    assert "['a', {'b': 1}]" in [environment.get("cpu") for environment in condition["environments"]]
+    devices = {trial["digest"]: trial["device"] for trial in condition["trials"]}
+    assert devices[odd.identity] == "NVIDIA H200"
+    assert set(devices.values()) == {"NVIDIA H200", "cpu"}
+
+
 def test_evidence_of_another_version_is_noted(filled: Path, claim: spec.Claim, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials whose code digest is not the present one are counted, and called a note; those of this one are not."""
     found = summary.summarise({claim.id: claim}, filled)

@@ -99,6 +99,7 @@ def test_an_unusable_record_is_named_rather_than_missed(tmp_path):
     store.save(tmp_path, trial)
     path = store.folder(tmp_path, trial.identity) / "record.json"
     path.write_text(path.read_text().replace('"completed"', '"done"'))
-    (result,) = _explain(tmp_path, trial.identity)
-    assert result.exit_code == 2
+    result, other = _explain(tmp_path, trial.identity, "t")  # as the folder `trials` begins
+    assert result.exit_code == other.exit_code == 2
     assert "not a usable record" in result.stderr
+    assert other.stderr == "repro: no trial 't' among the 0 here; `repro show ID` lists a claim's\n"

@@ -130,9 +130,10 @@ def response_norm(s: Settings, _stack: ExitStack) -> Case:
     both = [torch.randn(s.batch, maps, side, side, generator=generator).to(s.device) for _ in range(2)]
     both = [x.bfloat16() for x in both] if s.precision == "bf16" else both
     n, a = paper.LRN_SIZE, paper.LRN_ALPHA
+    torchs = "nn.LocalResponseNorm" + (", bf16" if s.precision == "bf16" else "")
     layers = {
         "repro": (ResponseNorm(size=n, scale=a, power=paper.LRN_BETA, k=paper.LRN_K), torch.channels_last),
-        "nn.LocalResponseNorm": (nn.LocalResponseNorm(n, a * n, paper.LRN_BETA, paper.LRN_K), torch.contiguous_format),
+        torchs: (nn.LocalResponseNorm(n, a * n, paper.LRN_BETA, paper.LRN_K), torch.contiguous_format),
     }
     units = len(both) * s.batch
 
@@ -145,7 +146,7 @@ def response_norm(s: Settings, _stack: ExitStack) -> Case:
 
     sides = [of("repro")]
     missing: dict[str, str] = {}
-    sides += peer(missing, "nn.LocalResponseNorm", partial(of, "nn.LocalResponseNorm"))
+    sides += peer(missing, torchs, partial(of, torchs))
     if s.device.type == "cuda":
         sides += peer(
             missing, "a copy of as many bytes",

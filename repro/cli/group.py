@@ -1,5 +1,6 @@
 """How the command line behaves: it suggests near names, and reports what a user can put right in one clear line."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -43,6 +44,10 @@ WORKING = {"claim", "all", "bench", "publish", "prepare"}
 """Commands that do more than print: one that stops because nobody reads its output has not done its work."""
 
 
+OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EINVAL}
+"""What ails an output that cannot be written, say one that goes to a full disk or was closed."""
+
+
 class _Unread(Exception):
     """The reader of the output left while a command of ``WORKING`` was still printing."""
 
@@ -74,11 +79,14 @@ def _at_the_door() -> Iterator[None]:
     except _Unread:
         _drop_output()
         _interrupted(": nobody reads the output any more; run the same command again to continue")
-    except OSError as error:
+    except BrokenPipeError as error:
         _drop_output()
-        if not isinstance(error, BrokenPipeError):
-            raise Usage(f"cannot write the output: {error}") from error
         raise click.exceptions.Exit(DONE) from error
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT:
+            raise  # of something else, which is a fault of ours not to have told
+        _drop_output()
+        raise Usage(f"cannot write the output: {error}") from error
 
 
 def _drop_output() -> None:

@@ -110,9 +110,10 @@ def explain(trial: str, store: Path, claims: Path | None) -> None:
     from repro.planning import reuse
 
     found, problems = stores.load(store)
-    hidden = [problem for problem in problems if f"/{trial}" in problem]
-    if hidden:
-        raise Usage(hidden[0])
+    hidden = [one.path for one in stores.places(store) if trial and one.name.startswith(trial.lower())]
+    for problem in problems:
+        if any(problem.startswith(f"{path}: ") for path in hidden):
+            raise Usage(problem)
     one = reuse.find(found, trial)
     plans = stores.load_plans(store)
     for problem in plans.unusable.values():

@@ -33,7 +33,7 @@ def shown(summary: Mapping[str, Any], root: Path) -> dict[str, Any] | None:
         if claim["experiment"] == "probe"
         for condition in claim["conditions"]
         for trial in condition["trials"]
-        if (store.folder(root, trial["digest"]) / "looked.npz").is_file()
+        if trial["status"] == "completed" and (store.folder(root, trial["digest"]) / "looked.npz").is_file()
     ]
     if not found:
         return None

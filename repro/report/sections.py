@@ -282,11 +282,10 @@ def _timed(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[dict[
         for name, value in trial["measurements"].items():
             metric, _, arm = name.partition("/")
             if metric == "time-per-image" and value > 0:
-                device = next((str(e.get("device", "")) for e in condition["environments"]), "")
                 rows.append({
                     "what": f"{claim['id']}, {condition['name']}: {arm}, seed {trial['seed']}",
                     "evidence": condition["evidence"],
                     "time": f"{1000 * value:.3g} ms", "rate": f"{1 / value:.3g} images/s",
-                    "floor": "unknown: the peak of the device is not recorded", "where": device,
+                    "floor": "unknown: the peak of the device is not recorded", "where": str(trial["device"] or ""),
                 })  # fmt: skip
     return rows

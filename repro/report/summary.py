@@ -256,6 +256,7 @@ def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:
         "message": trial.message,
         "measurements": {m.name: m.value for m in trial.measurements},
         "stale": trial.environment.get("code_digest") != code_digest(),
+        "device": trial.environment.get("device"),
         "duration_s": trial.duration_s,
         "started": trial.started,
     }
@@ -263,7 +264,12 @@ def _trial(arm: str, role: str, trial: Trial) -> dict[str, Any]:
 
 def _environments(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Return the distinct environments of the trials, each with the number of trials run in it."""
-    found = Counter(tuple((key, t.environment.get(key)) for key in SHOWN if key in t.environment) for t in trials)
+    plain = str | int | float | bool | None  # a record made elsewhere may hold anything
+
+    def told(value: Any) -> Any:
+        return value if isinstance(value, plain) else str(value)
+
+    found = Counter(tuple((key, told(t.environment[key])) for key in SHOWN if key in t.environment) for t in trials)
     return [dict(environment) | {"trials": n} for environment, n in sorted(found.items(), key=lambda item: -item[1])]
 
 

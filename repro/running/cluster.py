@@ -55,7 +55,8 @@ class Cluster:
         """Yield the cluster's workers, for ``runner.run_together``. Raises Problem where no machine fits a trial."""
         each = 1 if self.gpus else 0
         cpus, gpus = _most("CPU"), _most("GPU")
-        threads = max(1, int(cpus / gpus)) if each else torch.get_num_threads()
+        shares = [int(machine.get("CPU", 0) / machine["GPU"]) for machine in _machines() if machine.get("GPU")]
+        threads = max(1, min(shares)) if each else torch.get_num_threads()  # so that each of its GPUs finds as many
         if not _slots(threads, each):
             raise Problem(
                 f"no machine of the cluster has the {threads} CPUs and {each} GPUs that a trial takes (at most "

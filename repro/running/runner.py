@@ -7,6 +7,7 @@ them, and a command that has nothing else to do waits for the others.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -237,18 +238,26 @@ class _Here:
         self.team.order("wait")  # or the other ranks would give us up
 
 
+SAME_S = 1.0
+"""Signals within so many seconds are one."""
+
+
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts as it always does.
 
+    What comes within SAME_S of the first is the same one: `timeout` signals its child, and then the group of both.
     Under torchrun a second one is another request: torchrun passes on a signal that may have come here already, and it
     kills processes that stay too long.
     """
+    first: list[float] = []
 
     def request(number: int, _frame: Any) -> None:
         _stop.set()
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
+        first.append(time.monotonic())
+        if first[-1] - first[0] > SAME_S and "TORCHELASTIC_RUN_ID" not in os.environ:
             signal.signal(number, previous[number])
+            signal.raise_signal(number)
 
     _stop.clear()
     if threading.current_thread() is not threading.main_thread():

@@ -106,8 +106,10 @@ def _run(c: _Command, wanted: Sequence[tuple[Claim, Choice | None]]) -> int:
             with c.observer.bars(name):
                 stopped = _run_batch(c, batch)
         except (StoreError, c.runner.WorkerDied) as error:
-            c.observer.tell(f"{name}{error}")
-            if c.runner.stopping():
+            stopping = c.runner.stopping()
+            if not (stopping and isinstance(error, c.runner.WorkerDied)):  # whoever stops us may stop the workers, too
+                c.observer.tell(f"{name}{error}")
+            if stopping:
                 click.echo("repro: interrupted", err=True)
                 return INTERRUPTED
             continue

@@ -115,6 +115,9 @@ def threads(
 
 _worker: dict[str, Any] = {}
 
+LAST_S = 60.0
+"""How long a worker that was told to terminate may take to save, and then to be sent home."""
+
 
 @contextmanager
 def processes(
@@ -147,12 +150,30 @@ def _start(
     place: tuple[str, Frozen, Place], device: torch.device, cores: int, deterministic: bool, moved: Any, leave: Any
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
+    signal.signal(signal.SIGTERM, _terminate)  # as does what `timeout` and job schedulers send
     threading.Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(cores)
     torch.use_deterministic_algorithms(deterministic)
     _worker.update(data=measure.load(*place).to(device), moved=moved, leave=leave)
 
 
+def _terminate(number: int, _frame: object) -> None:
+    """Have the trial under way save its state before this process ends; without one, end at once."""
+    if not _worker.get("busy"):
+        os._exit(128 + number)
+    _worker["terminated"] = True
+    last = threading.Timer(LAST_S, os._exit, [128 + number])  # nobody may be left who tells it to end
+    last.daemon = True
+    last.start()
+
+
 def _run(task: Task, seen: Trial | None) -> Outcome:
-    monitor = Monitor(lambda done, words: _worker["moved"].put((task.spec, done, words)), _worker["leave"].is_set)
-    return attempt(task, _worker["data"], monitor, seen)
+    def stopping() -> bool:
+        return _worker["leave"].is_set() or "terminated" in _worker
+
+    monitor = Monitor(lambda done, words: _worker["moved"].put((task.spec, done, words)), stopping)
+    _worker["busy"] = True
+    try:
+        return attempt(task, _worker["data"], monitor, seen)
+    finally:
+        _worker["busy"] = False
