@@ -878,7 +878,7 @@ def test_torchs_lrn_that_a_cpu_lacks_in_bf16_is_told(repro, monkeypatch, tmp_pat
         torch.nn.LocalResponseNorm(3)(x).sum().backward()
         lacking = set()
     except NotImplementedError:
-        lacking = {"nn.LocalResponseNorm"}
+        lacking = {"nn.LocalResponseNorm, bf16"}
     real = run.rates
     monkeypatch.setattr(run, "rates", lambda *args, **more: real(*args, slice_s=0.001, **more))
     words = ["--batch", 2, "--rounds", 2, "--device", "cpu", "--precision", "bf16", "--json", "run.json"]

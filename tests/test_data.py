@@ -54,6 +54,7 @@ def test_images_are_read_channel_last_with_their_labels(tiny, train, names):
     images, labels = cifar10.read(root, train=train)
     rows = np.concatenate([contents[name]["data"] for name in names])
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert images.flags.c_contiguous  # as the kernels that cut windows want them
     assert (images == rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)).all()
     assert labels.tolist() == list(chain.from_iterable(contents[name]["labels"] for name in names))
 

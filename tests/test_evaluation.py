@@ -20,7 +20,7 @@ from repro.measure import Monitor, Setting, Task, measure
 from repro.measure.member import Network
 from repro.models.nets import network
 from repro.store import load_curve
-from repro.training import captured
+from repro.training import captured, evaluation
 from repro.training.captured import Recording
 from repro.training.evaluation import Evaluation
 from repro.training.loop import updating
@@ -116,8 +116,13 @@ def test_a_recording_serves_until_a_test_begins_otherwise():
     assert counts == [1, 1, 2, 2, 3]
 
 
-def test_what_was_found_is_not_overwritten():
-    """Three batches of one form, through one place in memory: each answer is there at the end, and in their order."""
+@pytest.mark.parametrize("kept", [1, 1 << 28])
+def test_what_was_found_is_not_overwritten(monkeypatch, kept):
+    """Three batches of one form, through one place in memory: each answer is there at the end, and in their order.
+
+    Also where each is brought home before the next one.
+    """
+    monkeypatch.setattr(evaluation, "KEPT", kept)
     p = parameters()
     model = net(p)
     recorded, _, _ = evaluations(p, model)
@@ -139,9 +144,9 @@ def test_nothing_waits_for_the_device_while_it_is_tested():
     """Nor while it is recorded; a test_devices.py of fake tensors looks after copies from the host."""
     p = parameters()
     recorded, _, plain = evaluations(p, net(p))
-    for evaluation in (plain, recorded):
+    for tested in (plain, recorded):
         with NothingIsRead():
-            evaluation(views())
+            tested(views())
 
 
 def test_the_recording_goes_with_the_network(monkeypatch):

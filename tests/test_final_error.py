@@ -164,7 +164,7 @@ def test_a_timing_holds_all_arms() -> None:
 GOLDEN = {
     ("dropout-overfitting", "imagenette160", "without"): (1, "654d24b448ff94fb"),
     ("dropout-overfitting", "imagenette160", "with"): (2, "db13b216040a7ea4"),
-    ("lrn-cifar10", "cifar10", "lrn"): (2, "8b9433e8b833f5fa"),
+    ("lrn-cifar10", "cifar10", "lrn"): (3, "5053ddf643a8355a"),
     ("dropout-convergence", "imagenette160", "without"): (2, "97b7697e11a242cd"),
     ("dropout-convergence", "imagenette160", "with"): (3, "f058f00e30a5d6a4"),
 }

@@ -132,6 +132,24 @@ def test_a_raised_limit_goes_on_where_the_trial_stood(tmp_path):
     assert longer.measurements == straight.measurements
 
 
+def test_a_trial_killed_before_its_record_was_written_ends_where_it_had_ended(tmp_path, monkeypatch):
+    """Its state is saved first: the same command finds it at its limit, and does not train on to the next look."""
+    data, limited = noise(), task(tmp_path, limit=2.0)
+
+    def die():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Run, "record", lambda _run, status, *_: None if status == "running" else die())
+        with pytest.raises(KeyboardInterrupt):
+            measure(limited, data, Monitor())
+    trial = measure(limited, data, Monitor())
+    whole = measure(task(tmp_path / "whole", limit=2.0), data, Monitor())
+    assert (trial.status, trial.limit, trial.message) == (whole.status, whole.limit, whole.message)
+    assert trial.measurements == whole.measurements
+    assert curve_of(tmp_path, trial) == curve_of(tmp_path / "whole", whole)
+
+
 def test_a_trial_that_blows_up_is_diverged(tmp_path):
     """A loss that is not finite ends it at the next check, for good."""
     trial = measure(task(tmp_path, rate=1e6), colours(), Monitor())

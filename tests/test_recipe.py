@@ -77,13 +77,19 @@ def test_biases_learn_twice_as_fast_without_decay() -> None:
     assert (biases["lr"], biases["weight_decay"]) == (0.02, 0.0)
 
 
-@pytest.mark.parametrize(("net", "at_the_end"), [("alexnet", 0.1), ("conv-local-13pct", 1.0)])
-def test_rates_of_biases_fall_once_or_never(net: str, at_the_end: float) -> None:
+@pytest.mark.parametrize(
+    ("net", "layer", "at_the_end"),
+    [("alexnet", "conv2", 0.1), ("conv-local-13pct", "conv2", 1.0), ("conv-local-13pct", "conv1", 1.0)],
+)
+def test_rates_of_biases_fall_once_or_never(net: str, layer: str, at_the_end: float) -> None:
     """Of AlexNet's biases the released rate fell once; of the CIFAR-10 net's the weights' rate alone was lowered."""
-    model = nn.Sequential(OrderedDict(conv2=nn.Conv2d(3, 4, 3)))
+    model = nn.Sequential(OrderedDict({layer: nn.Conv2d(3, 4, 3)}))
     recipe = Recipe(model, net=net, protocol="code", rate=0.01, weight_decay=0.0, kind="released")
     recipe.set_rates(0.99)
-    weights, biases = (next(g["lr"] for g in recipe.optimizer.param_groups if g["role"] == r) for r in ("all", "bias"))
+    weights, biases = (
+        next(group["lr"] for group in recipe.optimizer.param_groups if group["params"][0].dim() == dim)
+        for dim in (4, 1)
+    )
     assert biases == pytest.approx(0.02 * at_the_end)
     assert weights == pytest.approx(0.01 * recipe.released.factor(0.99))
     assert weights < 0.001

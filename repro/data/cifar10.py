@@ -42,4 +42,4 @@ def read(root: Path, *, train: bool, download: bool = False) -> tuple[np.ndarray
             raise DataError(f"CIFAR-10 could not be downloaded to {root}: {error}") from error
     check(root)
     data = CIFAR10(str(root), train=train)
-    return np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)
+    return np.ascontiguousarray(data.data), np.asarray(data.targets, dtype=np.int64)

@@ -107,10 +107,10 @@ def changes(p: Parameters) -> int:
     The arm's numerics rise by that number, so a change makes only those records stale that it affects. The changes:
     dropout's masks were once drawn from torch's generator, and now come from a counter (``repro.models.dropout``).
     Under `code`, the colour noise of `plateau` once ended at the epoch that the notes give for another schedule, and
-    the learning rate of the biases of conv-local-13pct once fell with that of its weights.
+    the learning rate of the biases of conv-local-13pct once fell with that of its weights, conv1's for longer.
     """
-    notes = p.protocol == "code" and (p.schedule == "plateau" or p.net == "conv-local-13pct")
-    return has_dropout(p) + notes
+    code = p.protocol == "code"
+    return has_dropout(p) + (code and p.schedule == "plateau") + 2 * (code and p.net == "conv-local-13pct")
 
 
 def spec(parameters: Parameters, seed: int) -> TrialSpec:

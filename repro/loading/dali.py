@@ -174,9 +174,9 @@ class Dali:
             self._step += 1
             yield Window(
                 images,
-                labels.to(self._device, torch.int64).flatten(),
-                offsets.to(self._device, torch.int64),
-                flips.to(self._device, torch.bool).flatten(),
+                _sent(labels, torch.int64, self._device).flatten(),
+                _sent(offsets, torch.int64, self._device),
+                _sent(flips, torch.bool, self._device).flatten(),
             )
 
     def views(self, split: str, count: Literal[1, 10]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -249,8 +249,16 @@ def _windows(
     while left > 0:
         images, labels = _run(pipeline, device)
         n = min(left, len(images))  # the last batch is filled up with repeated images
-        yield images[:n], labels[:n].to(device, torch.int64).flatten()
+        yield images[:n], _sent(labels[:n], torch.int64, device).flatten()
         left -= n
+
+
+def _sent(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return one of DALI's CPU tensors on ``device``, without waiting there for the step before.
+
+    It is copied first: DALI may write to its memory again before the device has read it, where that is pinned.
+    """
+    return value.to(dtype, copy=True).to(device, non_blocking=True)
 
 
 def _settings(batch: int, device: torch.device, workers: int) -> dict[str, Any]:

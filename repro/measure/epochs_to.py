@@ -76,6 +76,8 @@ def measure(task: Task, data: Dataset, monitor: Monitor) -> Trial:
         task, p, data, model, optimizer_for(model, p.protocol, rate), Recent(per_epoch, p.batch, task.setting.device)
     )
     run.restore()
+    if run.curve and run.recent.step == run.curve[-1].step and (end := run.ended(run.curve[-1])):
+        return run.finish(end)  # it had ended, and was killed before its record was written
     run.record("running")
     checks = train(
         update_for(model, run.optimizer, captured=task.setting.captured),

@@ -255,7 +255,8 @@ def _crossed(arms: Mapping[str, Parameters], classes: int, exchanged: Mapping[st
     for arm, sent in exchanged.items():
         p = arms[arm]
         table = layers(AlexNet(protocol=p.protocol, form=p.net, classes=classes, size=p.crop))
-        needed = sum(c.forward + c.backward for c in crossings(table, batch=p.batch, size=p.crop))
+        itemsize = 2 if p.precision == "bf16" else 4
+        needed = sum(c.forward + c.backward for c in crossings(table, batch=p.batch, size=p.crop, itemsize=itemsize))
         if sent != needed:
             raise RuntimeError(f"the ranks of {arm} sent {sent} bytes a step, and the scheme needs {needed}")
         found += [

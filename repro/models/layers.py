@@ -39,13 +39,14 @@ class LocallyConnected2d(nn.Module):
 def local(x: Tensor, weight: Tensor, bias: Tensor, kernel: int, nets: int = 1) -> Tensor:
     """Return (N, nets * filters, H, W), made of (N, nets * C, H, W) by ``nets`` such layers that lie side by side.
 
-    ``weight`` is (nets * places, C * kernel**2, filters) and ``bias`` (nets * places, filters), with H * W places.
+    ``weight`` is (nets * places, C * kernel**2, filters) and ``bias`` (nets * places, filters), with H * W places and
+    an odd ``kernel``. The result is in channels_last.
     """
     n, _, h, w = x.shape
     patches: Tensor = _Patches.apply(x, kernel, nets)
     as_patches = weight.unflatten(1, (-1, kernel**2)).transpose(1, 2).flatten(1, 2)  # channels last, as they lie there
     out = torch.baddbmm(bias.unsqueeze(1), patches, as_patches)  # (nets * places, N, filters)
-    out = out.view(nets, h, w, n, -1).permute(3, 0, 4, 1, 2).flatten(1, 2)
+    out = out.view(nets, h, w, n, -1).permute(3, 1, 2, 0, 4).reshape(n, h, w, -1).permute(0, 3, 1, 2)
     return out.contiguous(memory_format=torch.channels_last)
 
 
@@ -69,12 +70,14 @@ class _Patches(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         n, h, w, channels, kernel, nets = ctx.sizes
         shifted = grad.view(nets, h, w, n, kernel, kernel, channels).permute(3, 1, 2, 4, 5, 0, 6)
-        rows = grad.new_zeros(n, h + kernel - 1, w + kernel - 1, nets, channels)
+        wide = torch.promote_types(grad.dtype, torch.float32)  # kernel**2 numbers are added: too many for 8 bits
+        rows = grad.new_zeros(n, h + kernel - 1, w + kernel - 1, nets, channels, dtype=wide)
         for i in range(kernel):
             for j in range(kernel):
                 rows[:, i : i + h, j : j + w] += shifted[:, :, :, i, j]
         border = kernel // 2
-        return rows[:, border : border + h, border : border + w].flatten(3).permute(0, 3, 1, 2), None, None
+        inner = rows[:, border : border + h, border : border + w].to(grad.dtype)
+        return inner.flatten(3).permute(0, 3, 1, 2), None, None
 
 
 class SameMapNorm(nn.Module):

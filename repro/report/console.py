@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from repro.outcomes import OUTCOMES
+from repro.problem import Problem
 
 STYLES = {"good": "green", "unsure": "yellow", "bad": "red", "broken": "bold magenta", "quiet": "dim"}
 """Terminal styles, by the tone of an outcome."""
@@ -24,10 +25,10 @@ class _Output(Console):
 def terminal() -> Console:
     """Return a console as wide as the terminal, or as ``COLUMNS`` says; piped without it, every row is one line.
 
-    Text of claim files is shown as it stands: no markup, no emoji codes.
+    Text of claim files is shown as it stands: no markup, no emoji codes. Raises Problem where the output is closed.
     """
     if sys.stdout is None:
-        raise OSError("the standard output is closed")
+        raise Problem("cannot write the output: the standard output is closed")
     told = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(told) if told.isdecimal() and int(told) else WHOLE
     if isinstance(sys.stdout, TextIOWrapper):

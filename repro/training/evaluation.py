@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from repro.training.captured import Recording
 from repro.training.views import mean_softmax
 
+KEPT = 1 << 28
+"""Bytes of answers that are kept on the device at most; those of all of ILSVRC's training images are 5 GB."""
+
 
 class Evaluation:
     """Tests ``model``, as often as one likes while it is trained.
@@ -30,20 +33,25 @@ class Evaluation:
         """Return the mean softmax over views, float32 (N, classes), and the labels (N,), both on the CPU.
 
         ``batches`` are views with labels (n,). The model is in evaluation mode meanwhile. Nothing but a first
-        recording waits for the device before the end.
+        recording, and what brings each KEPT bytes of answers home, waits for the device before the end.
         """
         was_training = self.model.training
         self.model.eval()
+        home: list[Tensor] = []
         found: list[Tensor] = []
-        truth = []
+        truth: list[Tensor] = []
         for images, labels in batches:
-            if self.recording is not None and (not found or self.recording.fits(images)):
+            if self.recording is not None and (not truth or self.recording.fits(images)):
                 found.append(self.recording(images).clone())  # the next replay overwrites it
             else:
                 found.append(self.answers(images))
             truth.append(labels)
+            if len(found) * found[0].nbytes >= KEPT:
+                home.append(torch.cat(found).cpu())
+                found.clear()
         self.model.train(was_training)
-        return torch.cat(found).cpu(), torch.cat(truth).cpu()
+        home += [torch.cat(found).cpu()] if found else []
+        return torch.cat(home), torch.cat(truth).cpu()
 
 
 def answers(model: nn.Module, finish: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:

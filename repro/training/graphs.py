@@ -88,6 +88,7 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
     replay fills. Raises Unrecordable where the recording fails, or torch's OutOfMemoryError where memory runs out.
     """
     with _one_at_a_time:
+        torch.cuda.synchronize()  # a stream that was given back may still have replays of its former graph to run
         made, outside = _Graph(_streams), torch.cuda.current_stream()
         made.stream.wait_stream(outside)
         try:

@@ -45,7 +45,7 @@ class Recipe:
                 role = "bias" if part == "bias" else "conv1" if layer == "conv1" else "all"
                 decay = 0.0 if part == "bias" else _decay(layer) if local else weight_decay
                 base = BIAS_RATE * rate if part == "bias" else rate
-                if part == "bias" and layer == "conv1":
+                if part == "bias" and layer == "conv1" and not local:
                     role = "conv1"  # frozen with its layer
             group = groups.setdefault((role, decay, base), {"params": [], "weight_decay": decay})  # type: ignore[arg-type]
             group |= {"lr": base, "base": base, "role": role}
