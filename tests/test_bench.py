@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from scipy.stats import t as student
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from repro import environment, loading
+from repro import environment
 from repro.bench import cases, desk, feeding, floor, results, run, setting, timing, together
 from repro.bench.plain import plain
 from repro.bench.results import BenchError, Ran, Run
 from repro.bench.timing import AGAIN, OURS, Side
 from repro.cli import main
-from repro.data import drawn
+from repro.data import drawn, processes
 from repro.models import cifar
 from repro.models.alexnet import AlexNet, build, layers
 from repro.problem import Problem
@@ -475,7 +475,7 @@ def test_another_machine_is_refused_before_anything_is_timed(repro, fake, tmp_pa
     old["environment"]["torch"] = torch.__version__
     old["settings"]["workers"] = 40
     (tmp_path / "old.json").write_text(json.dumps(old))
-    assert f"workers: {loading.cores()} here, 40 there" in repro("step", "--against", "old.json").output
+    assert f"workers: {processes.cores()} here, 40 there" in repro("step", "--against", "old.json").output
 
 
 @pytest.mark.parametrize(

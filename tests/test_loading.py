@@ -2,7 +2,10 @@
 
 import io
 import itertools
+import multiprocessing
 import os
+import re
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from repro import choices, loading
-from repro.data import DataError
+from repro import choices
+from repro.data import DataError, processes
 from repro.loading import Job, Window, make, pictures
 from repro.loading.finish import Finish, colour_shift
 from repro.loading.pictures import Pictures
@@ -315,13 +318,13 @@ def test_workers_change_no_byte(small, name):
 @pytest.mark.parametrize(("quota", "found"), [(None, 6), ("max 100000", 6), ("150000 100000", 2), ("900000 100000", 6)])
 def test_cores_are_those_that_the_process_may_use(monkeypatch, tmp_path, quota, found):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(10, 16)), raising=False)
-    monkeypatch.setattr(loading, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(processes, "QUOTA", tmp_path / "cpu.max")
     if quota:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert loading.cores() == found
+    assert processes.cores() == found
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert loading.cores() == 1
+    assert processes.cores() == 1
 
 
 @pytest.mark.parametrize(("cores", "threads", "found"), [(16, 16, 16), (16, 4, 4), (16, 1, 2), (2, 4, 2), (1, 1, 1)])
@@ -531,3 +534,18 @@ def test_colour_shifts_are_normal_and_follow_from_the_step():
     assert torch.equal(colour_shift(MATRIX, 40_000, 5, 0), shifts)
     assert not torch.equal(colour_shift(MATRIX, 40_000, 5, 1), shifts)
     assert not torch.equal(colour_shift(MATRIX, 40_000, 6, 0), shifts)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")  # noqa: PTH110
+def test_ctrl_c_is_left_to_the_process_that_reads(small):
+    """It reaches the whole group; a worker that left would make the trial fail that is about to save its state."""
+    loader = make("torchvision", small, JOB, workers=1)
+    windows = loader.train(0)
+    next(windows)
+    (worker,) = multiprocessing.active_children()
+    try:
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        ignored = int(re.search(r"^SigIgn:\s*([0-9a-f]+)$", status, flags=re.MULTILINE)[1], 16)
+        assert ignored >> (signal.SIGINT - 1) & 1
+    finally:
+        loader.close()

@@ -20,7 +20,7 @@ from repro.bench.setting import Settings
 from repro.bench.timing import Side, nothing, rates, why, working
 from repro.choices import Precision
 from repro.data import DataError
-from repro.loading import cores
+from repro.data.processes import cores
 from repro.training.precision import use
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from repro.data.prepared import (
     read_manifest,
     write_manifest,
 )
-from repro.data.processes import in_processes, stopping
+from repro.data.processes import cores, in_processes, stopping
 from repro.problem import first_line
 
 QUALITY = 95
@@ -78,7 +78,7 @@ def prepare(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
-            return _prepare(pictures, out, side, jobs or os.cpu_count() or 1, skip_bad, progress)
+            return _prepare(pictures, out, side, jobs or cores(), skip_bad, progress)
     except OSError as error:
         raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
 

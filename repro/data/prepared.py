@@ -172,9 +172,8 @@ def load(root: Path) -> Prepared:
     if wrong:
         what = "of another size than it had" if wrong[0] in found else "missing"
         more = f" (and {len(wrong) - 1} more are wrong)" if len(wrong) > 1 else ""
-        raise DataError(
-            f"{root} is not whole: {wrong[0]} is {what}{more}; `repro data prepare SOURCE {root}` puts it right"
-        )
+        again = f"repro data prepare SOURCE {root}" + (" --skip-bad" if manifest.skipped else "")
+        raise DataError(f"{root} is not whole: {wrong[0]} is {what}{more}; `{again}` puts it right")
     classes = manifest.classes
     label = {name: at for at, name in enumerate(classes)}
     files = {
@@ -268,9 +267,9 @@ def statistics(prepared: Prepared, *, jobs: int | None = None, progress: Progres
     names = [name for name, _ in prepared.files["train"]]
     if not names:
         raise DataError(f"{prepared.root} has no training pictures to take statistics of")
-    from repro.data.processes import in_processes
+    from repro.data.processes import cores, in_processes
 
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or cores()
     size = max(1, min(256, len(names) // (4 * jobs)))
     tasks = ((prepared.root, prepared.side, names[at : at + size]) for at in range(0, len(names), size))
     total = np.zeros((prepared.side, prepared.side, 3), np.int64)

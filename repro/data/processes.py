@@ -1,6 +1,7 @@
 """Work in processes side by side: a bounded amount is under way, and it ends soon after it is no longer wanted."""
 
 import itertools
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -11,9 +12,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
 from repro.data import DataError
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux gives a container's quota of the cores: microseconds of use (or "max"), and the period they are for."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use, 1 or more: those it may run on, within its container's quota.
+
+    Decoding, preparing and counting use one thread or process for each of them.
+    """
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return min(found, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # not a Linux with such files, or no quota
+        return found
+
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -86,6 +105,15 @@ def stopping() -> bool:
 def _start(stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
     _worker["stop"] = stop
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def start_a_reader(_number: int) -> None:
+    """Have a worker of a DataLoader leave Ctrl-C to the process that reads from it, and end when that has died.
+
+    torch's own watch over the parent does not see this, where the worker was forked by a server.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 

@@ -15,7 +15,7 @@ from repro.experiments import CommonParameters, Observation, Observed, Once, Pla
 from repro.store import Trial, TrialSpec
 
 NAME = "throughput"
-NUMERICS = 1
+NUMERICS = 2
 EVIDENCE = "measured"
 TIMED = True
 EXAMINED = None

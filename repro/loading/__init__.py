@@ -6,17 +6,15 @@ can be compared. ``repro.loading.finish`` does the rest, on the device.
 """
 
 import hashlib
-import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from repro import choices
+from repro.data.processes import cores
 from repro.problem import Problem, suggest
 from repro.seeds import derive
 from repro.training.parallel import part
@@ -152,23 +150,6 @@ def refuse_another(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     if differing:
         told = ", ".join(f"{key} {saved.get(key)} (here {own.get(key)})" for key in differing)
         raise ValueError(f"the saved state belongs to another loader: {told}")
-
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux gives a container's quota of the cores: microseconds of use (or "max"), and the period they are for."""
-
-
-def cores() -> int:
-    """Return how many cores this process may use, 1 or more: those it may run on, within its container's quota.
-
-    Decoding uses one thread or process for each of them.
-    """
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = QUOTA.read_text().split()
-        return min(found, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # not a Linux with such files, or no quota
-        return found
 
 
 def make(

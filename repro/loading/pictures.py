@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from repro.data import embedded
-from repro.loading import Job, Loader, cores, make
+from repro.data.processes import cores
+from repro.loading import Job, Loader, make
 from repro.loading.resident import Resident, decoded
 from repro.problem import Problem
 

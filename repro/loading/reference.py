@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from repro.data import DataError
+from repro.data.processes import start_a_reader
 from repro.loading import Job, Window, digest_of, draw, identity, refuse_another, rows
 from repro.seeds import derive
 from repro.training import views
@@ -121,6 +122,7 @@ class Reference:
             dataset,
             num_workers=self._workers,
             multiprocessing_context=_processes() if self._workers else None,
+            worker_init_fn=start_a_reader,
             # Without its own generator it would draw from torch's global one.
             generator=torch.Generator().manual_seed(derive(self._job.seed, "workers")),
             pin_memory=self._device.type == "cuda",

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from repro import environment
+from repro.data.processes import cores
 from repro.experiments import final_error
 from repro.experiments.throughput import UNITS, Parameters, parameters_of, spread
 from repro.loading import Window
@@ -32,6 +33,7 @@ from repro.training.recipe import Recipe
 
 BATCHES = 2  # timed at a time
 AHEAD = 4  # batches that a loader may have ready in advance; they are taken before its clock starts
+AHEAD_A_WORKER = 2  # of a DataLoader, whose workers have as many each
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
@@ -182,6 +184,8 @@ class _Arm:
                 kind=training.schedule,
             )  # fmt: skip
         network = self.network
+        workers = cores() if p.loader == "torchvision" else 0
+        self.ahead, self.batches = max(AHEAD, AHEAD_A_WORKER * workers), max(BATCHES, workers)
         self.update = update_for(network.model, network.recipe.optimizer, captured=captured)
         self.windows = network.loader.train(0)
         window = next(self.windows)
@@ -195,27 +199,26 @@ class _Arm:
     def round(self) -> dict[str, float]:
         """Return the seconds per batch of the loader (with its finish), of the step, and of the step once more."""
         precision.use(self.precision)
-        for _ in range(AHEAD):
+        for _ in range(self.ahead):
             next(self.windows)
-        return {
-            "loader_s": self._timed(lambda: self.network.finish(next(self.windows), 0)),
-            "step_s": self._timed(self._step),
-            "again_s": self._timed(self._step),
-        }
+        loader_s = self._timed(lambda: self.network.finish(next(self.windows), 0), self.batches)
+        # Until it is ready again: what it does meanwhile, also on the GPU, would count as the step's.
+        time.sleep((self.ahead + 1) * loader_s)
+        return {"loader_s": loader_s, "step_s": self._timed(self._step), "again_s": self._timed(self._step)}
 
     def _step(self) -> None:
         self.network.before(0)
         self.update(self.ready, self.labels)
 
-    def _timed(self, call: Callable[[], object]) -> float:
+    def _timed(self, call: Callable[[], object], times: int = BATCHES) -> float:
         if self.link is not None:
             self.link.largest(0.0, self.device)  # neither rank starts before the other is there
         self._wait()
         start = time.perf_counter()
-        for _ in range(BATCHES):
+        for _ in range(times):
             call()
         self._wait()
-        took = (time.perf_counter() - start) / BATCHES
+        took = (time.perf_counter() - start) / times
         return took if self.link is None else self.link.largest(took, self.device)
 
     def _wait(self) -> None:

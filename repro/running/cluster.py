@@ -155,6 +155,7 @@ class Desk:
         """Put the state of an attempt into the store. Raises StoreError."""
         if not self._outdated(key, attempt):
             put(self.open[key][1], files)
+            (self.open[key][1] / "checkpoint.pt.new").unlink(missing_ok=True)  # of a killed run: it would be read first
             self.kept.add(key)
 
     def _outdated(self, key: str, attempt: int) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from repro import measure
-from repro.data.processes import leave_with_parent, unheard
+from repro.data.processes import cores, leave_with_parent, unheard
 from repro.experiments import Planned
 from repro.frozen import Frozen
 from repro.measure import Data, Monitor, Place, Task
@@ -126,10 +126,10 @@ def processes(
 ) -> Iterator[Pool]:  # fmt: skip
     """Yield a pool of ``jobs`` processes that run trials on ``device``. Raises WorkerDied where one is gone."""
     context = multiprocessing.get_context("spawn")
-    cores = max(1, (os.cpu_count() or 1) // jobs)
+    each = max(1, cores() // jobs)
     moved, leave = context.Queue(), context.Event()
     place = (source.experiment, source.parameters, source.place)
-    start = (place, device, cores, torch.are_deterministic_algorithms_enabled(), moved, leave)
+    start = (place, device, each, torch.are_deterministic_algorithms_enabled(), moved, leave)
 
     def submit(planned: Planned, seen: Trial | None) -> Future[Outcome]:
         with unheard():  # submitting may start a process
@@ -147,12 +147,12 @@ def processes(
 
 
 def _start(
-    place: tuple[str, Frozen, Place], device: torch.device, cores: int, deterministic: bool, moved: Any, leave: Any
+    place: tuple[str, Frozen, Place], device: torch.device, threads: int, deterministic: bool, moved: Any, leave: Any
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on in order
     signal.signal(signal.SIGTERM, _terminate)  # as does what `timeout` and job schedulers send
     threading.Thread(target=leave_with_parent, daemon=True).start()
-    torch.set_num_threads(cores)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     _worker.update(data=measure.load(*place).to(device), moved=moved, leave=leave)
 
