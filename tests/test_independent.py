@@ -1,11 +1,13 @@
 """The second implementation of ``relu-speedup``, which shares no code with the first, learns what the first learns."""
 
 import ast
+import csv
 from itertools import pairwise
 from pathlib import Path
 
 import independent
 import pytest
+import released_log
 import torch
 
 from repro import data as data_sets
@@ -104,3 +106,34 @@ def _time(path: Path) -> float:
     rows = [tuple(map(float, line.split(",")[:2])) for line in lines[1:] if line]
     before, now = next(pair for pair in pairwise(rows) if pair[1][1] < independent.TARGET)
     return independent.crossing(before, now)
+
+
+def test_what_is_quoted_of_the_log_of_2011_is_in_it_and_in_our_output() -> None:
+    """The table of docs/recipes.md, row by row; what was logged stands in the script once more."""
+    rows = list(csv.DictReader((ROOT / "reports" / "independent" / "released-log.csv").read_text().splitlines()))
+    files = [row for row in rows if row["file"].isdecimal()]
+    assert len(files) == 3 * len(released_log.LOSSES)
+    for row in files:
+        at = int(row["file"]) - 1
+        assert (float(row["logged_loss"]), float(row["logged_error"])) == (
+            released_log.LOSSES[at], released_log.ERRORS[at]
+        )  # fmt: skip
+
+    def told(key: str, column: str, form: str, scale: float = 1) -> str:
+        found = [row for row in rows if row["file"] == key]
+        ours = ", ".join(form.format(scale * float(row[column])) for row in found)
+        return f"| {form.format(scale * float(found[0]['logged_' + column]))} | {ours} |"
+
+    page = (ROOT / "docs" / "recipes.md").read_text().split("### Held against a log of 2011")[1]
+    table = [
+        line[line.index(" | ") + 1 :] for line in page.splitlines() if line.startswith(("| error", "| test", "| mean"))
+    ]
+    assert table == [
+        *(told(key, "error", "{:.1f}%", 100) for key in ("5", "10", "17", "test")),
+        told("test", "loss", "{:.3f}"),
+        *(told(f"mean |{name}|", "loss", "{:.5f}") for name in released_log.WEIGHTS),
+    ]
+    tests = sorted(100 * float(row["error"]) for row in rows if row["file"] == "test")
+    ours = f"{tests[0]:.1f} to {tests[-1]:.1f}% (n = {len(tests)})"
+    said = f"its test error is {100 * released_log.TEST[1]:.1f}%, ours {ours}"
+    assert said in " ".join((ROOT / "README.md").read_text().split())
