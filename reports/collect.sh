@@ -28,8 +28,8 @@
 # of it anew, make the folder STORE/trials first; publishing then leaves out what reports/ has, and says so.
 #
 # From the environment: LIMIT (500) seconds for the call, which may take 40 more to save; DEVICE (cuda), JOBS (4) trials
-# side by side, EAGER=1 to record no step of a trial as a CUDA graph, CONDITION to run in place of each condition below
-# (smoke, to try the script without data), PYTHON (python), PART.
+# side by side, EAGER=1 to record no step of a trial as a CUDA graph, REPRO_NO_KERNELS=1 to do without our own kernels,
+# CONDITION to run in place of each condition below (smoke, to try the script without data), PYTHON (python), PART.
 #
 # Exit code: 0 all done; 2 wrong use, no commit, or a package is missing; 75 the time is over and there is more to do;
 # 130 it was interrupted, likewise; else that of the first run that went wrong, when the others have had their turn.
@@ -87,6 +87,18 @@ if [ "$piece" != pack ] && why=$(unclean) && [ -n "$why" ]; then
   else
     fail "$why, and nothing measured here could be published; $help"
   fi
+fi
+
+# Triton compiles a launcher for each kernel with the machine's C compiler, at the first launch.
+try='import torch
+if torch.cuda.is_available():
+    from repro.training import fused
+    x = torch.zeros(16, device="cuda")
+    fused.update(x, x.clone(), x.clone(), rate=0.1, momentum=0.9, decay=0.0)
+    torch.cuda.synchronize()'
+if [ "$piece" != pack ] && [ "$device" != cpu ] && [ -z "${REPRO_NO_KERNELS:-}" ]; then
+  why=$("${PYTHON:-python}" -c "$try" 2>&1) ||
+    fail "our kernels do not run here (${why##*$'\n'}); Triton needs a C compiler and Python.h, and REPRO_NO_KERNELS=1 does without"
 fi
 
 # Run a command until it ends or the time is over. A first INT makes repro save what is under way (half a
@@ -212,6 +224,7 @@ case $piece in
     ;;
   steps) steps ;;
   limits)
+    export TEARDOWN_CUPTI=0 # torch's profiler is opened several times in a process, around CUDA graphs
     # A file a table: what is cut off is measured again, and nothing else.
     for table in ceilings {convolutions,steps,busiest}-{fp32,tf32,bf16} kernels; do
       file=$store/limits-$table.md

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from repro import source
+from repro.models import gpu
 
 PACKAGES = ("torch", "torchvision", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
@@ -57,6 +58,7 @@ def describe(device: torch.device) -> dict[str, str | int | bool | None]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
+        **({"kernels": gpu.wanted()} if cuda else {}),
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "tf32": torch.backends.cudnn.conv.fp32_precision == "tf32",
         "deterministic": torch.are_deterministic_algorithms_enabled(),

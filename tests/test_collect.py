@@ -24,7 +24,12 @@ from repro.training.graphs import Unrecordable
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "reports" / "collect.sh"
 STAND_IN = """#!/bin/sh
-case "$2" in *find_spec*) echo "$LACKS"; exit ;; *repro.source*) echo "$SOURCE"; exit ;; esac
+case "$2" in
+    *find_spec*) echo "$LACKS"; exit ;;
+    *repro.source*) echo "$SOURCE"; exit ;;
+    *fused*) echo "words
+$UNBUILT"; [ -z "$UNBUILT" ]; exit ;;
+esac
 echo "$@" >> "$CALLS"
 echo "words of $*"
 echo "complaint of $*" >&2
@@ -39,7 +44,7 @@ for last; do :; done
 case "$*" in *--json*) [ -z "$FOUND" ] || echo "$FOUND" > "$last" ;; esac
 case "$*" in *"$WRONG"*) exit "${CODE:-3}" ;; esac
 """
-QUIET = {"SLOW": "none", "WRONG": "none", "SOURCE": "", "LACKS": "", "CONDITION": "", "EAGER": ""}
+QUIET = {"SLOW": "none", "WRONG": "none", "SOURCE": "", "LACKS": "", "CONDITION": "", "EAGER": "", "UNBUILT": ""}
 
 
 @pytest.fixture
@@ -190,6 +195,19 @@ def test_each_file_of_tests_is_a_process_that_leaves_what_it_said(collect, tmp_p
     assert collect("pack", "store", "all.tar.gz")[0] == 0
     with tarfile.open(tmp_path / "all.tar.gz") as archive:
         assert {f"check-{name}.log" for name in names} <= set(archive.getnames())
+
+
+@pytest.mark.parametrize("without", ["", "1"])
+def test_kernels_that_cannot_be_built_are_told_before_anything_begins(collect, without):
+    """With the last line of the compiler's, and what does without them."""
+    code, told, calls = collect("steps", "store", UNBUILT="Python.h: no such file", REPRO_NO_KERNELS=without, FOUND="")
+    if without:
+        assert calls
+        return
+    assert (code, calls) == (2, [])
+    assert told.startswith(
+        "collect.sh: our kernels do not run here (Python.h: no such file); Triton needs a C compiler"
+    )
 
 
 def test_what_was_cut_off_has_its_turn_after_the_others(collect, tmp_path):

@@ -223,7 +223,7 @@ def test_between_two_looks_the_host_never_waits(kind):
         stream, prepare = batches(data, 32, 0), Input(images, "modern")
         recent, optimizer = Recent(10, 32, GPU), optimizer_for(model, "modern", 0.001)
     else:
-        p = Parameters(**crash.SMALL | {"protocol": "paper"}, epochs=2.0)
+        p = Parameters(**crash.SMALL | {"protocol": "paper"}, epochs=20.0)  # no rate drops meanwhile
         net = Network(p, crash.pictures().to(GPU), 0, "resident")
         model, stream, prepare, recent, optimizer = net.model, net.stream(), net.input, net.recent, net.recipe.optimizer
     update = update_for(model, optimizer, captured=True)

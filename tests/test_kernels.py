@@ -19,9 +19,10 @@ from repro.loading.finish import Finish
 from repro.loading.resident import Resident
 from repro.models import normalization
 from repro.models.alexnet import AlexNet, build, layers
-from repro.models.gpu import NoTriton, kernels_for
+from repro.models.gpu import NO_KERNELS, NoTriton, kernels_for
 from repro.models.normalization import ResponseNorm
 from repro.models.pooling import MaxPool2d
+from repro.training.sgd2012 import SGD2012
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux")
 
@@ -143,6 +144,19 @@ def test_what_the_pooling_kernel_cannot_do_is_done_by_torch(shape, kernel, strid
         expected = torch.nn.functional.max_pool2d(x, kernel, stride, ceil_mode=True).shape
         assert MaxPool2d(kernel, stride)(x).shape == expected
     assert calls.seen == []
+
+
+def test_kernels_are_left_out_where_that_is_asked_for(monkeypatch):
+    """Layers and the update are then torch's, on a GPU too, and nothing asks for Triton."""
+    monkeypatch.setenv(NO_KERNELS, "1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with FakeTensorMode():
+        x = torch.empty(1, 48, 3, 3, device="cuda")
+        assert kernels_for(x) is None
+        assert MaxPool2d(3, 2)(ResponseNorm(size=5, scale=1e-4, power=0.75, k=2.0)(x)).shape == (1, 48, 1, 1)
+        weight = torch.nn.Parameter(torch.empty(4, device="cuda"))
+        weight.grad = torch.empty(4, device="cuda")
+        SGD2012([weight]).step()
 
 
 def test_without_triton_a_gpu_is_told_so_and_a_cpu_does_not_mind(monkeypatch):

@@ -1,5 +1,6 @@
 """How the GPU kernels are loaded and launched. They need Triton, which is imported only where there is a GPU."""
 
+import os
 import threading
 from collections.abc import Callable
 from types import ModuleType
@@ -21,12 +22,21 @@ def _layers() -> ModuleType:
     return kernels
 
 
+NO_KERNELS = "REPRO_NO_KERNELS"
+"""Set in the environment, it leaves our kernels out, as where Triton finds no C compiler: slower, and on record."""
+
+
+def wanted() -> bool:
+    """Whether tensors on a GPU go through our kernels."""
+    return not os.environ.get(NO_KERNELS)
+
+
 def kernels_for(x: Tensor, load: Callable[[], ModuleType] = _layers) -> ModuleType | None:
     """Return the module that ``load`` imports (default: ``repro.models.kernels``) where x lies on a GPU, else None.
 
-    Raises NoTriton where Triton is not installed.
+    None, too, where NO_KERNELS is set. Raises NoTriton where Triton is not installed.
     """
-    if not x.is_cuda:
+    if not x.is_cuda or not wanted():
         return None
     try:
         return load()

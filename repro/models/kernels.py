@@ -5,9 +5,10 @@ with their channels last, so the maps of a tower are neighbours in memory. A thr
 bytes, each of which it reads or writes at once. It sums over neighbouring maps in its registers, from its own piece and
 the adjacent ones, which the cache already holds.
 
-Arithmetic is in single precision, whatever the tensors are. No sum depends on how the work is divided and none uses
-atomic additions, so equal inputs give equal bits. The bytes that a call must move are given below, with ``b`` bytes a
-value and each value read from memory once. For conv1 and 128 pictures (96 maps of 55 x 55: 37,171,200
+Arithmetic is in single precision, whatever the tensors are. No sum uses atomic additions, and none depends on how the
+work is divided while a thread has whole pieces (in programs of fewer than 128, the compiler lets threads exchange
+squares, which rounds them). So equal inputs give equal bits. The bytes that a call must move are given below, with
+``b`` bytes a value and each value read from memory once. For conv1 and 128 pictures (96 maps of 55 x 55: 37,171,200
 values) in bfloat16 that is 149 MB for LRN and 223 MB for its gradient, and 101 MB each for pooling to 27 x 27.
 """
 

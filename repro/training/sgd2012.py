@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.models import gpu
 from repro.paper import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY
 
 
@@ -43,7 +44,7 @@ class SGD2012(torch.optim.Optimizer):
                 if "v" not in self.state[p]:
                     self.state[p]["v"] = torch.zeros_like(p)
             velocities = [self.state[p]["v"] for p in params]
-            if params[0].is_cuda and params[0].dtype == torch.float32:
+            if params[0].is_cuda and params[0].dtype == torch.float32 and gpu.wanted():
                 _in_kernels(params, velocities, group)
                 continue
             steps = [p.grad for p in params]
