@@ -139,6 +139,8 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
     (line,) = re.findall(r'<li><a href="#relu-speedup-cifar10-19pct">(.*)', top)
     assert line.startswith("net 19pct, the released recipe (code), on cifar10</a>: <strong>1.52 times")
     assert "Measured, but not under the condition that was named in advance to decide" in top
+    decided = top.split("Decided by training or timing:")[1].split("</ul>")[0]
+    assert re.search(r'<a href="#relu-speedup">relu-speedup, net conv-local-13pct, .*REPRODUCED', decided)
     assert "run; see below" not in text  # the headline was run
     assert "3 of the 5 planned seeds" in top
     assert "Nothing has been trained on ImageNet yet." in top
@@ -407,7 +409,7 @@ def test_the_committed_page_is_of_the_committed_records() -> None:
     assert all((REPORTS / link).is_file() for link in links)
     found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
     assert f'<p class="counts">{sections.tested(found)} ' in text
-    for b in sections.beside(found):
+    for b in [one for which in (True, False) for one in sections.measured(found, headline=which)]:
         assert f'{tables.value(b["estimate"])}</strong> <span class="soft">({page._spread(b["estimate"])}' in text
 
 

@@ -17,7 +17,9 @@ def render(summary: Mapping[str, Any]) -> str:
         f"{counts_line(summary['claims'])}. n is the number of seeds per arm; {numbers.LEVELS}.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
-    if beside := [line for group in sections.by_claim(sections.beside(summary)) for line in _beside(group)]:
+    if beside := [
+        line for group in sections.by_claim(sections.measured(summary, headline=False)) for line in _beside(group)
+    ]:
         told = "Measured, but not under the condition named beforehand to decide (the headline):"
         parts[2:2] = [told, "\n".join(beside)]
     parts.insert(2, " ".join(filter(None, [f"{sections.tested(summary)}.", sections.untrained(summary), _asked(rows)])))

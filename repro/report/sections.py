@@ -110,14 +110,14 @@ def paper_and_readers(summary: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def beside(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what was measured under conditions that are no headline: it decides nothing, but readers look for it."""
+def measured(summary: Mapping[str, Any], *, headline: bool) -> list[dict[str, Any]]:
+    """Return what was measured under headlines, or under conditions that decide nothing, but readers look for it."""
     return [
         {"claim": claim["id"], "title": claim["title"], "condition": c, "estimate": c["estimates"][0],
          "planned": planned(c)}
         for claim in summary["claims"]
         for c in claim["conditions"]
-        if c["name"] != claim["headline"] and c["evidence"] == "measured" and c["outcome"] not in UNTESTED
+        if (c["name"] == claim["headline"]) is headline and c["evidence"] == "measured" and c["outcome"] not in UNTESTED
         if c["estimates"] and c["estimates"][0]["value"] is not None
     ]  # fmt: skip
 
@@ -134,7 +134,7 @@ def unfinished(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapp
 
 
 def only_the_recipe(group: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether conditions of a claim, as ``beside`` returns them, differ only in recipe, but also in their outcome."""
+    """Whether conditions of a claim, as ``measured`` returns them, differ only in recipe, but also in their outcome."""
     conditions = [one["condition"] for one in group]
     alike = {(c["dataset"], c["parameters"]["net"]) for c in conditions}
     recipes, outcomes = {c["protocol"] for c in conditions}, {c["outcome"] for c in conditions}
