@@ -499,7 +499,8 @@ def test_the_networks_input_is_that_of_a_cpu(device, side, crop, mode, colour, m
         if mode is None:
             level, spread = mean.mean((0, 1)), torch.tensor([61.3, 0.7, 3.1])
             return Finish.standardised(level.to(where), spread.to(where), colour=colour, seed=3)
-        return Finish.less_mean_image(mean.to(where), mode, colour=colour, seed=3)
+        divisor = 1.1 if mode == "centre" else 1.0
+        return Finish.less_mean_image(mean.to(where), mode, colour=colour, seed=3, divisor=divisor)
 
     seen = [images[:2, None, :crop, :crop], images[:20].repeat(2, 1, 1, 1)[:10].view(1, 10, side, side, 3)]
     seen[1] = seen[1][:, :, :crop, :crop]

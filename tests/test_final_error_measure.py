@@ -184,6 +184,23 @@ def test_colour_noise_ends_where_the_notes_say_and_only_by_their_schedule(
     assert not torch.equal(net.input((window, 0)), net.plain(window, 0))
 
 
+@pytest.mark.parametrize("colour", [True, False])
+def test_under_code_the_input_is_that_of_the_release(pictures: Pictures, colour: bool) -> None:
+    """As convdata_jpeg.py has it: 32 images in a row cut alike, minus the unmirrored centre of the mean, over 1.1.
+
+    The division belongs to the noise: an arm without noise is not divided.
+    """
+    net = Network(parameters(protocol="code", batch=64, colour=colour), pictures, 0, "resident")
+    window = next(iter(net.loader.train(0)))
+    places = [(*offset, flip) for offset, flip in zip(window.offsets.tolist(), window.flips.tolist(), strict=True)]
+    assert [len(set(places[i : i + 32])) for i in (0, 32)] == [1, 1]
+    assert len(set(places)) == 2
+    less = window.images - pictures.colours.mean[2:30, 2:30].float()
+    rest = net.input((window, 0)).permute(0, 2, 3, 1) * (1.1 if colour else 1.0) - less
+    assert torch.allclose(rest, rest[:, :1, :1].expand_as(rest), atol=1e-3)  # a colour for each image, or nothing
+    assert bool(rest.abs().max() > 1) is colour
+
+
 def test_the_synthetic_set_comes_as_files_of_any_size(tmp_path: Path) -> None:
     """Both halves are drawn as JPEG files at the stored size, once; in memory and from files they have one mean."""
     found = load("final-error", parameters(stored=36), Place(None, tmp_path))

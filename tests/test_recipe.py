@@ -95,6 +95,18 @@ def test_rates_of_biases_fall_once_or_never(net: str, layer: str, at_the_end: fl
     assert weights < 0.001
 
 
+def test_the_biases_of_conv1_fall_once_and_stop_with_its_weights() -> None:
+    """As run4.sh of the release has it for its sibling net: 0.02, 0.002, then nothing from where conv1 is frozen."""
+    model = nn.Sequential(OrderedDict({"conv1": nn.Conv2d(3, 4, 3)}))
+    recipe = Recipe(model, net="alexnet", protocol="code", rate=0.01, weight_decay=0.0005, kind="released")
+    rates = {}
+    for epoch in (0, 30, 60, 70, 75, 90):
+        recipe.set_rates(epoch / 93)
+        rates[epoch] = [group["lr"] for group in recipe.optimizer.param_groups]
+    found = {epoch: pytest.approx(pair, rel=1e-9) for epoch, pair in rates.items()}
+    assert found == {0: [0.01, 0.02], 30: [1e-3, 2e-3], 60: [1e-4, 2e-3], 70: [1e-5, 2e-3], 75: [0, 0], 90: [0, 0]}
+
+
 def test_bad_settings_are_refused() -> None:
     """A negative rate or a momentum of 1 is an error."""
     with pytest.raises(ValueError, match="need lr"):

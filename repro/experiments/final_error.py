@@ -107,10 +107,12 @@ def changes(p: Parameters) -> int:
     The arm's numerics rise by that number, so a change makes only those records stale that it affects. The changes:
     dropout's masks were once drawn from torch's generator, and now come from a counter (``repro.models.dropout``).
     Under `code`, the colour noise of `plateau` once ended at the epoch that the notes give for another schedule, and
-    the learning rate of the biases of conv-local-13pct once fell with that of its weights, conv1's for longer.
+    the learning rate of the biases of conv-local-13pct once fell with that of its weights, conv1's for longer. Also
+    under `code`, the mean image was once mirrored with its image; AlexNet's images once had a place and a reflection
+    each, and were not divided by 1.1 while there was colour noise; and its conv1's biases once fell with its weights.
     """
     code = p.protocol == "code"
-    return has_dropout(p) + (code and p.schedule == "plateau") + 2 * (code and p.net == "conv-local-13pct")
+    return has_dropout(p) + code + (code and p.schedule == "plateau") + 2 * (code and p.net == "conv-local-13pct")
 
 
 def spec(parameters: Parameters, seed: int) -> TrialSpec:

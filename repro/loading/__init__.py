@@ -42,15 +42,16 @@ class Job:
     """What any loader is asked for.
 
     Batches of ``batch`` windows of ``crop`` pixels a side, at random places and with random flips where ``crops``,
-    otherwise the centre unmirrored. This is rank ``rank`` of ``world``. Each rank reads its own part of every epoch,
-    ``batch`` windows a step, so together they read ``world`` times as many. ``seed`` is the trial's, the same on all
-    ranks.
+    otherwise the centre unmirrored; of a batch, each ``alike`` windows in a row share place and flip. This is rank
+    ``rank`` of ``world``. Each rank reads its own part of every epoch, ``batch`` windows a step, so together they read
+    ``world`` times as many. ``seed`` is the trial's, the same on all ranks.
     """
 
     batch: int
     crop: int
     seed: int
     crops: bool = True
+    alike: int = 1
     rank: int = 0
     world: int = 1
 
@@ -64,6 +65,10 @@ class Job:
     def part(self, images: int) -> slice:
         """Return the slice of ``images``, in file order, that this rank looks at where each is looked at once."""
         return part(images, self.rank, self.world)
+
+    def drawn(self, windows: int) -> list[int]:
+        """Return, for each of ``windows`` in a row, the index of the one whose place and flip it has."""
+        return [i - i % self.alike for i in range(windows)]
 
     def places(self, side: int) -> int:
         """Return how many places a window has along ``side`` pixels. Raises ValueError where it does not fit."""
@@ -125,7 +130,7 @@ def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:
     whole = job.world * job.batch
     offsets = torch.randint(places, (whole, 2), generator=generator)
     flips = torch.randint(2, (whole,), generator=generator).bool()
-    own = job.part(whole)
+    own = job.drawn(whole)[job.part(whole)]
     return offsets[own], flips[own]
 
 

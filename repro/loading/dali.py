@@ -81,6 +81,8 @@ def _training(data: "Prepared", job: Job, gpu: bool, hw_decoder_load: float) -> 
         seed=derive(job.seed, "dali", "flips", job.rank),
         name="flips",
     )
+    if job.alike > 1:
+        offsets, flips = (fn.permute_batch(drawn, indices=job.drawn(job.batch)) for drawn in (offsets, flips))
     images = _decoded(jpegs, offsets, job.crop, gpu, hw_decoder_load)
     return fn.flip(images, horizontal=flips, name="mirror"), labels, offsets, flips
 

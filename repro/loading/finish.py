@@ -1,8 +1,7 @@
 """The network's input from uint8 windows, on the device: one finish for all loaders.
 
-It subtracts the mean, which is mirrored with its image (in the released source it is not), adds the colour shift, and
-divides by the standard deviation, if there is one. The result has the same bits as when each operation is done by
-itself. On a GPU ``repro.loading.window_kernel`` does it in one kernel.
+It subtracts the mean, adds the colour shift, and divides, each if there is something to do it with. The result has the
+same bits as when each operation is done by itself. On a GPU ``repro.loading.window_kernel`` does it in one kernel.
 """
 
 from typing import Literal
@@ -33,17 +32,19 @@ class Finish:
         self._colour = None if colour is None else colour.float().cpu()
         self._mean, self._std = mean.float().contiguous(), std
         self._looped = mean.device.type == "cpu"
-        if mode is not None:
+        if mode == "window":
             # The mirrored mean is kept too: what a mirrored image loses is a plain window of it.
             self._mean = torch.stack([self._mean, self._mean.flip(1)])  # (2, side, side, 3)
 
     @classmethod
     def less_mean_image(
-        cls, mean: Tensor, mode: Mode, *, colour: Tensor | None = None, seed: int = 0, of: tuple[int, int] = (0, 1)
-    ) -> "Finish":
-        """Return the finish that subtracts the mean image (side, side, 3), which lies on the windows' device.
+        cls, mean: Tensor, mode: Mode, *, colour: Tensor | None = None, seed: int = 0, of: tuple[int, int] = (0, 1),
+        divisor: float = 1.0,
+    ) -> "Finish":  # fmt: skip
+        """Return the finish (pixel - mean + shift) / divisor, the mean image (side, side, 3) on the windows' device.
 
-        Mode `window` subtracts the part of the mean at the window's own place, mode `centre` the mean's centre.
+        Mode `window` subtracts the part of the mean at the window's own place, mirrored like the window. Mode `centre`
+        subtracts the mean's centre, never mirrored: convdata_jpeg.py of the release subtracts it after mirroring.
         ``colour`` is M (3, 3) of ``views.colour_matrix``, or None for no shift. The shifts are drawn from ``seed`` for
         the windows of all ranks; ``of`` is this rank and the number of ranks. Raises ValueError for another mode, or a
         mean of another shape.
@@ -52,7 +53,8 @@ class Finish:
             raise ValueError(f"unknown mode {mode!r}; known: window, centre")
         if mean.dim() != 3 or mean.shape[0] != mean.shape[1] or mean.shape[2] != 3:
             raise ValueError(f"a mean image is (side, side, 3), not {tuple(mean.shape)}")
-        return cls(mean, None, mode, colour, seed, of)
+        std = None if divisor == 1.0 else torch.full((3,), divisor, device=mean.device)
+        return cls(mean, std, mode, colour, seed, of)
 
     @classmethod
     def standardised(
@@ -111,7 +113,9 @@ class Finish:
             return [line] * len(flips) if self._looped else line
         edge = self._mean.shape[1] - crop
         if self._mode == "centre":
-            offsets = torch.full_like(offsets, edge // 2)
+            corner, end = edge // 2, edge // 2 + crop
+            lines = self._mean[corner:end, corner:end].flatten(1)
+            return [lines] * len(flips) if self._looped else lines
         y, x = offsets.unbind(1)
         x = torch.where(flips, edge - x, x)  # where the window lies in the mirrored mean
         if self._looped:

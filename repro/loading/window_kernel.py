@@ -69,10 +69,11 @@ def _finish(
     else:
         if LESS == 1:
             y, x = tl.load(OFFSETS + 2 * image).to(tl.int32), tl.load(OFFSETS + 2 * image + 1).to(tl.int32)
+            seen = _seen(e, tl.load(FLIPS + image) != 0, CROP)
         else:
             y = (side - CROP) // 2
             x = y
-        seen = _seen(e, tl.load(FLIPS + image) != 0, CROP)
+            seen = e
         value -= tl.load(MEAN + ((y + row) * side + x) * 3 + seen, mask=there, other=0.0)
     if SHIFTED:
         value += tl.load(SHIFT + image * 3 + e % 3)
@@ -103,8 +104,8 @@ def finish(
     """Return float32 (B, size, size, 3): windows, uint8 of that shape, minus their mean, plus ``shift``, over ``std``.
 
     ``mean`` is float32 (3,) or (..., side, side, 3), whose first mean image is used: each window loses the part at its
-    own place, or the centre where ``centred``, mirrored like the window. ``shift`` is float32 (B, 3), ``std`` (3,). The
-    result is wrong where a window does not lie inside the mean; this is not checked.
+    own place, mirrored like the window, or, where ``centred``, the centre, never mirrored. ``shift`` is float32 (B, 3),
+    ``std`` (3,). The result is wrong where a window does not lie inside the mean; this is not checked.
     """
     n, size = images.shape[:2]
     out = torch.empty(images.shape, dtype=torch.float32, device=images.device)

@@ -13,8 +13,9 @@ from repro.loading import Job, Window
 from repro.loading.finish import Finish
 from repro.loading.pictures import Pictures
 from repro.loading.watched import timely
-from repro.models import dropout
+from repro.models import cifar, dropout
 from repro.models.nets import network
+from repro.paper import COLOUR_STD
 from repro.training import passes
 from repro.training.evaluation import Evaluation
 from repro.training.loop import Learn, Recent, learn
@@ -23,6 +24,9 @@ from repro.training.precision import compute_in
 from repro.training.recipe import Recipe
 from repro.training.schedule import colour_noise_on
 from repro.training.views import colour_matrix
+
+CROPPED_ALIKE = 32
+"""Under `code` this many consecutive images of a batch are cut and mirrored alike (convdata_jpeg.py)."""
 
 
 class Network:
@@ -50,7 +54,8 @@ class Network:
         self.recipe = Recipe(
             self.model, net=p.net, protocol=p.protocol, rate=p.rate, weight_decay=p.weight_decay, kind=p.schedule
         )
-        job = Job(p.batch // team.world, p.crop, seed, crops=p.crops, rank=team.rank, world=team.world)
+        alike = CROPPED_ALIKE if p.protocol == "code" and p.net not in cifar.NETS else 1
+        job = Job(p.batch // team.world, p.crop, seed, crops=p.crops, alike=alike, rank=team.rank, world=team.world)
         self.loader = data.loader(loader, job)
         self.per_epoch = self.loader.per_epoch
         self.recent = Recent(self.per_epoch, p.batch, data.device)
@@ -136,5 +141,8 @@ def _finish(p: Parameters, data: Pictures, seed: int, team: Team, *, colour: boo
     of = (team.rank, team.world)
     if p.protocol == "modern":
         return Finish.standardised(mean.float().to(data.device), std.to(data.device), colour=matrix, seed=seed, of=of)
-    mode = "centre" if p.protocol == "code" else "window"
-    return Finish.less_mean_image(found.mean.float().to(data.device), mode, colour=matrix, seed=seed, of=of)
+    released = p.protocol == "code"
+    return Finish.less_mean_image(
+        found.mean.float().to(data.device), "centre" if released else "window", colour=matrix, seed=seed, of=of,
+        divisor=1 + COLOUR_STD if released and colour else 1.0,
+    )  # fmt: skip

@@ -24,8 +24,8 @@ class Recipe:
     """The optimizer of a network and its schedule; ``done`` is the fraction of the epochs that is over, 0 to 1.
 
     Under `paper` all parameters learn and decay alike. Under `code` biases learn twice as fast, without decay. Their
-    rate falls only once, and never in the CIFAR-10 nets. With the released schedule AlexNet's conv1 is slowed down and
-    then frozen before the end.
+    rate falls only once, and never in the CIFAR-10 nets. With the released schedule the weights of AlexNet's conv1 are
+    slowed down, and then, with its biases, frozen before the end.
     """
 
     def __init__(
@@ -37,18 +37,15 @@ class Recipe:
         self.plateau = Plateau() if kind == "plateau" else None
         self.least_of_biases = 1.0 if local else 1 / schedule.DIVISOR
         self.slow_conv1 = protocol == "code" and not local and self.plateau is None
-        groups: dict[tuple[str, float], dict[str, Any]] = {}
+        groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
             layer, _, part = name.partition(".")
-            role, decay, base = "all", weight_decay, rate
-            if protocol == "code":
-                role = "bias" if part == "bias" else "conv1" if layer == "conv1" else "all"
-                decay = 0.0 if part == "bias" else _decay(layer) if local else weight_decay
-                base = BIAS_RATE * rate if part == "bias" else rate
-                if part == "bias" and layer == "conv1" and not local:
-                    role = "conv1"  # frozen with its layer
-            group = groups.setdefault((role, decay, base), {"params": [], "weight_decay": decay})  # type: ignore[arg-type]
-            group |= {"lr": base, "base": base, "role": role}
+            code = protocol == "code"
+            bias, slow = code and part == "bias", self.slow_conv1 and layer == "conv1"
+            decay = 0.0 if bias else _decay(layer) if code and local else weight_decay
+            base = BIAS_RATE * rate if bias else rate
+            group = groups.setdefault((bias, slow, decay), {"params": [], "weight_decay": decay})
+            group |= {"lr": base, "base": base, "bias": bias, "slow": slow}
             group["params"].append(parameter)
         rest: dict[str, Any] = {"lr": rate, "momentum": MOMENTUM}
         self.optimizer: torch.optim.Optimizer
@@ -66,11 +63,9 @@ class Recipe:
         """Set the rate of every group for the step at ``done``."""
         factor = self.plateau.factor if self.plateau is not None else self.released.factor(done)
         for group in self.optimizer.param_groups:
-            own = factor
-            if group["role"] == "bias":
-                own = max(factor, self.least_of_biases)
-            elif group["role"] == "conv1" and self.slow_conv1:
-                own = schedule.conv1_factor(done)
+            own = schedule.conv1_factor(done) if group["slow"] else factor
+            if group["bias"] and own > 0.0:
+                own = max(own, self.least_of_biases)
             group["lr"] = group["base"] * own
 
     def state_dict(self) -> dict[str, Any]:
