@@ -1,5 +1,6 @@
 """Training to the end: what a trial records, that it resumes to the bit, and that it says what went wrong."""
 
+import re
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from repro.data import DataError
 from repro.experiments import final_error
 from repro.experiments.final_error import Parameters
 from repro.loading.pictures import Pictures
@@ -199,6 +201,14 @@ def test_under_code_the_input_is_that_of_the_release(pictures: Pictures, colour:
     rest = net.input((window, 0)).permute(0, 2, 3, 1) * (1.1 if colour else 1.0) - less
     assert torch.allclose(rest, rest[:, :1, :1].expand_as(rest), atol=1e-3)  # a colour for each image, or nothing
     assert bool(rest.abs().max() > 1) is colour
+
+
+def test_a_set_that_is_not_prepared_is_told_with_the_command(tmp_path: Path) -> None:
+    """Where it belongs and its side are known, so they stand in the command; 256 pixels are the default."""
+    for stored, tail in ((32, " --side 32`"), (256, "`")):
+        told = f"run `repro data prepare SOURCE {tmp_path / 'prepared' / 'tiny-imagenet-32'}{tail}, with SOURCE"
+        with pytest.raises(DataError, match=re.escape(told)):
+            load("final-error", parameters(dataset="tiny-imagenet-32", stored=stored), Place(tmp_path, tmp_path))
 
 
 def test_the_synthetic_set_comes_as_files_of_any_size(tmp_path: Path) -> None:

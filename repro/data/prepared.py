@@ -36,6 +36,10 @@ Progress = Callable[[int, int], None]
 """Called with (done, total), in files, every now and then."""
 
 
+class NotPrepared(DataError):
+    """There is no manifest where a prepared set should lie."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A set whose files are all there. ``files``: split -> (path relative to ``root``, label), sorted by path.
@@ -106,12 +110,15 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Return the manifest of ``root``. Raises DataError where there is none, or it is not as it was written."""
+    """Return the manifest of ``root``.
+
+    Raises NotPrepared where there is none, and DataError where it is not as it was written.
+    """
     path = root / MANIFEST
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{root}: not prepared: run `repro data prepare SOURCE OUT`") from None
+        raise NotPrepared(f"{root}: not prepared: run `repro data prepare SOURCE OUT`") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     try:

@@ -26,6 +26,7 @@ from repro.files import held
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
 from repro.measure.member import Network
+from repro.paper import STORED
 from repro.seeds import derive
 from repro.store import MISSED, Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
 from repro.training import checkpoint, precision
@@ -62,7 +63,14 @@ def load(parameters: Parameters, place: Place) -> Pictures:
 
     if place.root is None:
         raise data_sets.DataError(f"{name} is needed: pass --data DIR, or set REPRO_DATA")
-    found = prepared.load_as(name, place.root / DATASETS[name].folder)
+    root = place.root / DATASETS[name].folder
+    try:
+        found = prepared.load_as(name, root)
+    except prepared.NotPrepared as error:
+        side = "" if parameters.stored == STORED else f" --side {parameters.stored}"
+        raise data_sets.DataError(
+            f"{name} is not prepared: run `repro data prepare SOURCE {root}{side}`, with SOURCE as it is distributed"
+        ) from error
     if found.side != parameters.stored:
         raise data_sets.DataError(
             f"{found.root} holds images of {found.side} pixels, the condition needs {parameters.stored}: "
