@@ -65,6 +65,12 @@ def test_where_the_paper_gives_no_size_the_smallest_shown_is_told():
     assert fewer.detects > found.detects
 
 
+def test_a_ratio_close_to_none_is_not_told_as_none():
+    """A spread of 1.6% shows a ratio of 1.03, which two digits would call 1."""
+    found = _resolved("relu-speedup", "cifar10")._replace(sd=0.016, detects=1.0296)
+    assert "a true ratio of 1.03 80 times" in resolve.sentence(found, "paper")
+
+
 def test_one_seed_resolves_nothing():
     found = _resolved("lrn-error", "ilsvrc-2012", n=1)
     assert (found.if_true, found.if_null, found.detects) == (0.0, 0.0, None)

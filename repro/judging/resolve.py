@@ -184,8 +184,8 @@ def sentence(r: Resolved, scale: str) -> str:
     if r.if_null is not None:
         parts.append(f"say NOT_REPRODUCED {_of_100(r.if_null)} if there is no effect")
     if r.detects is not None:
-        what = "effect" if r.unit or r.sd is None else "ratio"
-        parts.append(f"show the direction of a true {what} of {r.detects:.2g}{r.unit} 80 times in 100")
+        what, digits = ("effect", 2) if r.unit or r.sd is None else ("ratio", 3)  # with two, 1.03 would be no effect
+        parts.append(f"show the direction of a true {what} of {r.detects:.{digits}g}{r.unit} 80 times in 100")
     if r.source.startswith(ALONE):
         parts.append("this is the best case, as seeds scatter by more than their test images")
     return f"{r.name}: {seeds}{spread} {'; '.join(parts)}"
