@@ -343,6 +343,16 @@ def test_an_archive_cut_short_is_not_taken_for_a_smaller_one(imagenet, tmp_path)
             labels.listing(imagenet[0])
 
 
+@pytest.mark.parametrize(
+    "extra", ["ILSVRC2010_images_train.tar", "ILSVRC2010_img_val.tar", "ILSVRC2012_images_val.tar"]
+)
+def test_archives_of_two_sets_in_one_folder_are_refused(imagenet, extra):
+    """Which of them is meant cannot be known."""
+    put(imagenet[0] / extra, archive({}))
+    with pytest.raises(DataError, match="are not halves of one set; keep each set in its own folder"):
+        labels.listing(imagenet[0])
+
+
 @pytest.mark.parametrize("damage", ["missing", "rubbish", "short", "cut"])
 def test_a_development_kit_that_does_not_serve_is_one_line(imagenet, tmp_path, damage):
     """Without it the validation pictures have no labels."""

@@ -68,11 +68,16 @@ def listing(source: Path) -> list[Picture]:
 def _pictures(source: Path) -> Iterator[Picture]:
     entries = _entries(source)
     folders = {entry.name for entry in entries if entry.is_dir()}
-    archives = {
-        match[1]: source / entry.name
-        for entry in entries
-        if entry.is_file() and (match := re.fullmatch(r"ILSVRC201\d_(?:img|images)_(train|val)\.tar", entry.name))
-    }
+    archives: dict[str, Path] = {}
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        match = re.fullmatch(r"(ILSVRC201\d_)(?:img|images)_(train|val)\.tar", entry.name)
+        if not match or not entry.is_file():
+            continue
+        year, split = match.groups()
+        for before, path in archives.items():
+            if before == split or not path.name.startswith(year):
+                raise DataError(f"{path} and {entry.path} are not halves of one set; keep each set in its own folder")
+        archives[split] = Path(entry.path)
     if archives:
         if "train" in archives:
             yield from _train_archive(archives["train"])
