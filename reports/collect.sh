@@ -12,7 +12,7 @@
 #             about throughput
 #   first     what readers ask next, on imagenette160: response normalisation, then overlapping pooling
 #   relu      relu-speedup on CIFAR-10: the headline first, then the other nets and recipes
-#   errors    the other claims about errors, on imagenette160 and CIFAR-10
+#   errors    the other claims that train a network, on imagenette160 and CIFAR-10
 #
 #   reports/collect.sh pack STORE FILE
 #

@@ -301,6 +301,40 @@ def test_imagenet_as_distributed_is_read_from_its_archives(imagenet, tmp_path, f
     assert made.classes == ("n01", "n02")
 
 
+@pytest.fixture
+def tiny(tmp_path):
+    """Return a folder laid out as Tiny ImageNet is distributed, and what the same pictures are in class folders."""
+    folder, pictures = tmp_path / "tiny", {}
+    for at, wnid in enumerate(["n02", "n01"]):
+        for i in range(2):
+            content = encoded(noise(20, 20, seed=10 * at + i))
+            put(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", content)
+            pictures[f"train/{wnid}/{wnid}_{i}.JPEG"] = content
+        put(folder / "train" / wnid / f"{wnid}_boxes.txt", b"n02_0.JPEG\t0\t0\t1\t1\n")
+        put(folder / "val" / "images" / f"val_{at}.JPEG", content)
+        pictures[f"val/{wnid}/val_{at}.JPEG"] = content
+    put(folder / "val" / "val_annotations.txt", b"val_0.JPEG\tn02\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n")
+    put(folder / "test" / "images" / "test_0.JPEG", content)
+    return folder, pictures
+
+
+def test_tiny_imagenet_is_read_as_distributed(tiny, tmp_path):
+    """Its pictures lie one folder deeper, and the classes of val/ in a list; test/ has no classes: it is left alone."""
+    folder, pictures = tiny
+    for name, content in pictures.items():
+        put(tmp_path / "plain" / name, content)
+    made, _ = prepare(folder, tmp_path / "out", side=SIDE, jobs=1)
+    plain, _ = prepare(tmp_path / "plain", tmp_path / "plain-out", side=SIDE, jobs=1)
+    assert (made.digest, made.files, made.classes) == (plain.digest, plain.files, ("n01", "n02"))
+
+
+@pytest.mark.parametrize("listed", ["", "val_0.JPEG\tn02\n", "val_0.JPEG\tn02\nval_1.JPEG\n", "\xff\tn01"])
+def test_a_picture_of_tiny_imagenet_without_a_class_is_refused(tiny, listed):
+    put(tiny[0] / "val" / "val_annotations.txt", listed.encode("latin1"))
+    with pytest.raises(DataError, match=r"val_\d\.JPEG has no class in .*val_annotations\.txt; fetch the set again"):
+        labels.listing(tiny[0])
+
+
 def link(name, kind=tarfile.SYMTYPE):
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, "/etc/passwd"

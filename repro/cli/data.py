@@ -44,8 +44,9 @@ def data() -> None:
 def prepare(source: Path, out: Path, side: int, jobs: int | None, skip_bad: bool) -> None:
     """Cut every picture of SOURCE to its central 256 x 256 pixels, into OUT; run it again to continue.
 
-    SOURCE holds class folders, or train/ and val/ with class folders, or files named CLASS_ANYTHING.JPEG, or the
-    archives of ImageNet: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz.
+    SOURCE holds class folders, or train/ and val/ with class folders, or files named CLASS_ANYTHING.JPEG, or Tiny
+    ImageNet as distributed, or the archives of ImageNet: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and
+    ILSVRC2012_devkit_t12.tar.gz.
     """
     from repro.data.prepare import prepare as make
     from repro.data.prepared import difference

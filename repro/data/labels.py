@@ -1,8 +1,8 @@
 """Which pictures a source holds: where the bytes of each one lie, and its split and class.
 
 A source is a folder that holds class folders, with or without train/ and val/ above them; or files named
-<class>_<anything>; or ImageNet's archives as distributed. An archive is never unpacked: a picture in it is a range of
-its bytes. Every name is checked before it becomes part of a path.
+<class>_<anything>; or ImageNet's archives, or Tiny ImageNet's folders, as distributed. An archive is never unpacked: a
+picture in it is a range of its bytes. Every name is checked before it becomes part of a path.
 """
 
 import io
@@ -68,6 +68,27 @@ def listing(source: Path) -> list[Picture]:
 def _pictures(source: Path) -> Iterator[Picture]:
     entries = _entries(source)
     folders = {entry.name for entry in entries if entry.is_dir()}
+    archives = _archives(entries)
+    if archives:
+        if "train" in archives:
+            yield from _train_archive(archives["train"])
+        if "val" in archives:
+            yield from _val_archive(archives["val"], source)
+    elif (source / _ANNOTATIONS).is_file():
+        yield from _tiny_imagenet(source)
+    elif folders & {"train", "val", "test"}:
+        if "train" in folders:
+            yield from _class_folders(source / "train", "train")
+        if evaluation := next((name for name in ("val", "test") if name in folders), None):
+            yield from _class_folders(source / evaluation, "val")
+    elif folders:
+        yield from _class_folders(source, "train")
+    else:
+        yield from _flat(entries)
+
+
+def _archives(entries: list[os.DirEntry[str]]) -> dict[str, Path]:
+    """Return ImageNet's archives among ``entries`` by their split. Raises DataError where two sets are mixed."""
     archives: dict[str, Path] = {}
     for entry in sorted(entries, key=lambda entry: entry.name):
         match = re.fullmatch(r"(ILSVRC201\d_)(?:img|images)_(train|val)\.tar", entry.name)
@@ -78,20 +99,7 @@ def _pictures(source: Path) -> Iterator[Picture]:
             if before == split or not path.name.startswith(year):
                 raise DataError(f"{path} and {entry.path} are not halves of one set; keep each set in its own folder")
         archives[split] = Path(entry.path)
-    if archives:
-        if "train" in archives:
-            yield from _train_archive(archives["train"])
-        if "val" in archives:
-            yield from _val_archive(archives["val"], source)
-    elif folders & {"train", "val", "test"}:
-        if "train" in folders:
-            yield from _class_folders(source / "train", "train")
-        if evaluation := next((name for name in ("val", "test") if name in folders), None):
-            yield from _class_folders(source / evaluation, "val")
-    elif folders:
-        yield from _class_folders(source, "train")
-    else:
-        yield from _flat(entries)
+    return archives
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -121,6 +129,22 @@ def _class_folders(folder: Path, split: str) -> Iterator[Picture]:
             yield _file(file, split, entry.name)
     if empty:
         raise DataError(f"no pictures in {_some(sorted(empty))}; fill or remove what is empty")
+
+
+_ANNOTATIONS = Path("val", "val_annotations.txt")
+
+
+def _tiny_imagenet(source: Path) -> Iterator[Picture]:
+    """Yield those of train/<class>/images/, and of val/images/, whose classes are in a list; test/ has no classes."""
+    for entry in _entries(source / "train"):
+        for file in _entries(Path(entry.path, "images")):
+            yield _file(file, "train", entry.name)
+    lines = (source / _ANNOTATIONS).read_text(encoding="utf-8", errors="replace").splitlines()
+    labels = {name: label for name, label, *_ in (f"{line}\t\t".split("\t") for line in lines)}
+    for file in _entries(source / "val" / "images"):
+        if not labels.get(file.name):
+            raise DataError(f"{file.path} has no class in {source / _ANNOTATIONS}; fetch the set again")
+        yield _file(file, "val", labels[file.name])
 
 
 def _flat(entries: list[os.DirEntry[str]]) -> Iterator[Picture]:
