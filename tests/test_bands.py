@@ -126,6 +126,32 @@ def test_a_run_writes_it_and_judge_shows_what_was_moved(tmp_path, claims, monkey
     assert "band changed since the first run: parameters of net was" in after.stdout
 
 
+@pytest.mark.parametrize("update", [{"scale": "reduced"}, {"scale": "static"}, {"blocked": "not public"}])
+def test_a_headline_condition_that_is_changed_is_told(tmp_path, update):
+    """Each would soften or hide a verdict: reduced data refute nothing, and what is blocked counts as untested."""
+    claim = registry.load_claim(SOURCE / "ilsvrc-2010-error.toml")
+    bands.note(tmp_path, claim)
+    decides = claim.conditions[claim.headline].model_copy(update=update)
+    moved = claim.model_copy(update={"conditions": claim.conditions | {claim.headline: decides}})
+    (told,) = bands.changed(tmp_path, moved)
+    assert told.endswith(f"is {next(iter(update.values()))}")
+
+
+@pytest.mark.parametrize(
+    ("claim", "update"),
+    [
+        ("relu-speedup", {"null": 0.5}),
+        ("relu-speedup", {"published": {"value": 5.0}}),
+        ("ilsvrc-2010-error", {"better": None}),
+    ],
+)
+def test_a_null_a_published_value_or_a_better_side_that_is_changed_is_told(tmp_path, claim, update):
+    found = registry.load_claim(SOURCE / f"{claim}.toml")
+    bands.note(tmp_path, found)
+    expect = tuple(type(e).model_validate({**e.model_dump(by_alias=True), **update}) for e in found.expect)
+    assert bands.changed(tmp_path, found.model_copy(update={"expect": expect}))
+
+
 def test_a_headline_or_a_reason_that_is_changed_is_told(tmp_path):
     """What decides, and why a band is what it is, are fixed as the band is; a store from before is not accused."""
     claim = registry.load_claim(SOURCE / "relu-speedup.toml")

@@ -89,6 +89,23 @@ def test_every_outcome_has_its_place_in_the_order():
 
 
 @pytest.mark.parametrize(
+    ("tanh", "sigmoid", "each", "whole"),
+    [
+        (spread(60), spread(40, 0.3), ["REPRODUCED", "DIRECTION"], "DIRECTION"),
+        (spread(60), spread(20, 0.9), ["REPRODUCED", "INCONCLUSIVE"], "INCONCLUSIVE"),
+        (spread(30), spread(20, 0.9), ["NOT_REPRODUCED", "INCONCLUSIVE"], "NOT_REPRODUCED"),
+        (spread(30), spread(40, 0.3), ["NOT_REPRODUCED", "DIRECTION"], "NOT_REPRODUCED"),
+    ],
+)
+def test_the_worst_of_several_outcomes_is_the_claims(tanh, sigmoid, each, whole):
+    two = [RELU, expect(of="sigmoid", **SIX)]
+    found = verdict(two, relu=spread(10), tanh=tanh, sigmoid=sigmoid)
+    assert ([j.outcome for j in found.judged], found.outcome) == (each, whole)
+    trend = verdict(two, scale="reduced", relu=spread(10), tanh=spread(5), sigmoid=spread(60))
+    assert trend.outcome == "TREND_CONTRARY"
+
+
+@pytest.mark.parametrize(
     ("tanh", "outcome"),
     [(60, "TREND_CONSISTENT"), (200, "TREND_CONSISTENT"), (5, "TREND_CONTRARY"), (10, "TREND_UNRESOLVED")],
 )

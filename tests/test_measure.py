@@ -10,7 +10,7 @@ import torch
 
 from repro.data import Dataset, embedded
 from repro.experiments import TRAINED
-from repro.experiments.epochs_to import MEASUREMENT, NUMERICS
+from repro.experiments.epochs_to import MEASUREMENT, NUMERICS, Parameters
 from repro.measure import Monitor, Setting, Task
 from repro.measure import epochs_to as module
 from repro.measure.epochs_to import measure, step_of_crossing
@@ -70,6 +70,45 @@ def test_the_crossing_is_interpolated_in_log_error():
     assert step_of_crossing(above, below, 0.25, 128) == pytest.approx(110)
     assert step_of_crossing(above, below, 0.5 * 2**-0.5, 128) == pytest.approx(105)
     assert step_of_crossing(above, below, 0.125, 128) == pytest.approx(120)
+
+
+def looked(store, *errors, images=128, limit=2.0, role="scoring", first=16):
+    """Return a trial under way that saw these errors, every fourth step from step ``first`` on."""
+    p = Parameters(
+        net="19pct", activation="relu", dataset="embedded", protocol="modern", batch=8, max_epochs=limit,
+        rates=(0.02,) * 3,
+    )  # fmt: skip
+    run = module._Run(task(store, limit=limit, role=role), p, colours(images), None, None, loop.Recent(16, 8, CPU))
+    run.curve = [Check(first + 4 * i, error, 1.0, 16) for i, error in enumerate(errors)]
+    run.recent.step = run.curve[-1].step
+    return run
+
+
+def test_a_target_passed_just_before_the_limit_is_no_miss(tmp_path):
+    """Without the margin by which it is otherwise waited for."""
+    run = looked(tmp_path, 0.3, 0.24, first=28)
+    assert run.ended(run.curve[-1]).status == "completed"
+
+
+def test_a_slow_rate_that_learns_is_not_given_up(tmp_path):
+    run = looked(tmp_path, 0.5, limit=50.0, role="tuning", first=13 * 16)
+    assert run.ended(run.curve[-1]) is None
+
+
+def test_the_first_crossing_counts(tmp_path):
+    assert 1.0 < looked(tmp_path, 0.3, 0.24, 0.27, 0.15).crossing() < 1.25
+
+
+def test_an_epoch_is_all_images_also_where_a_batch_does_not_divide_them(tmp_path):
+    assert looked(tmp_path, 0.5, images=130).epochs == pytest.approx(16 * 8 / 130)
+
+
+def test_each_seed_starts_from_weights_of_its_own(tmp_path, monkeypatch):
+    began, real = [], module.cifar.initialise
+    monkeypatch.setattr(module.cifar, "initialise", lambda *given: began.append(given[-1]) or real(*given))
+    for seed in (0, 1):
+        measure(task(tmp_path, seed=seed, limit=0.25), noise(), Monitor())
+    assert began == [0, 1]
 
 
 def test_an_error_of_zero_counts_as_half_an_image():

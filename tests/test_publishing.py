@@ -33,6 +33,16 @@ def test_only_evidence_is_published(tmp_path, trial, why):
     assert store.load(tmp_path / "reports") == ([], [])
 
 
+def test_a_damaged_record_is_left_out_and_told(tmp_path):
+    runs, bad = tmp_path / "runs", _trial(seed=1)
+    for one in (_trial(), bad):
+        store.save(runs, one)
+    path = store.folder(runs, bad.identity) / "record.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    copied, (told,) = publishing.publish(runs, tmp_path / "reports")
+    assert (copied, told.startswith(f"{path}: ")) == (1, True)
+
+
 def test_the_record_of_an_export_is_published_where_its_source_is_that_of_its_commit(tmp_path, monkeypatch):
     """It could not know whether it was changed; what is published does."""
     spec = TrialSpec(experiment="epochs-to", numerics=1, config={"dataset": "cifar10"}, seed=0)

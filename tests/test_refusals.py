@@ -53,6 +53,24 @@ def test_a_failed_trial_is_an_error_that_names_it():
     assert found.reason.startswith("a trial failed: seed 2 of tanh: out of memory; so far ")
 
 
+@pytest.mark.parametrize(("key", "value"), [("torch", "2.12"), ("loader", "dali"), ("world", 2)])
+def test_whatever_moves_numbers_must_be_alike(key, value):
+    c = claim(RELU)
+    there = [trial(spec("tanh", s, RATES[1]), t, {**HERE, key: value}) for s, t in enumerate(spread(60))]
+    found = judge(c, c.conditions["c"], [*tuned("relu", "tanh"), *scored(relu=spread(10)), *there])
+    assert found.outcome == "ERROR"
+    assert f"{key} is " in found.reason
+
+
+def test_a_condition_that_is_blocked_after_its_run_is_judged():
+    """Else a claim file could hide a verdict: without a run on record it is untested, and says what blocks it."""
+    c = claim(RELU)
+    blocked = c.conditions["c"].model_copy(update={"blocked": "not public"})
+    trials = [*tuned("relu", "tanh"), *scored(relu=spread(10), tanh=spread(20))]
+    assert judge(c, blocked, trials, [(0, 1, 2)]).outcome == "NOT_REPRODUCED"
+    assert judge(c, blocked, trials).outcome == "NOT_TESTED"
+
+
 def test_unlike_environments_are_refused_with_key_and_values():
     """Arms that ran on unlike hardware are not compared; the same mixture in every arm is."""
     c = claim(RELU)

@@ -2,16 +2,20 @@
 
 import io
 import json
+import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import made_up
 import pytest
 from click.testing import CliRunner
+from judging import RELU
 from made_up import CLAIMS, REPORTS
 from rich.console import Console
 
 from repro import cli, folders, registry, spec, store
+from repro.experiments import Observation, Observed
 from repro.judging import diff
 from repro.judging.rules import ALPHA, in_words
 from repro.report import changes, markdown, page, plots, sections, summary, tables
@@ -332,8 +336,9 @@ def test_how_often_a_verdict_is_wrong_follows_from_the_looks_it_had(filled: Path
 def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -> None:
     """Both numbers follow from the claim files and are told on the page."""
     found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    told = [c["id"] for c in found["claims"] if "by_construction" in (CLAIMS / f"{c['id']}.toml").read_text()]
     hollow = [c["id"] for c in found["claims"] if c["by_construction"]]
-    assert hollow == [id_ for id_ in hollow if (CLAIMS / f"{id_}.toml").read_text().count("by_construction")]
+    assert hollow == told
     assert sections.hollow(found) == len(hollow) > 0
     assert sections.blocked(found) == sum(
         "headline" in c and tables.headline(c)["blocked"] != "" for c in found["claims"]
@@ -343,6 +348,40 @@ def test_claims_that_could_hardly_fail_and_those_nobody_can_test_are_counted() -
     assert f"and {sections.blocked(found)} cannot be run with what is public" in text
     assert text.count('soft">It could hardly have come out otherwise: ') == len(hollow)
     assert text.count('data-label="Why">It could hardly have come out otherwise: ') == len(hollow)
+
+
+def test_every_committed_time_follows_from_its_curve() -> None:
+    """The place between two looks, linear in the logarithm of the error, where it first passed 25%."""
+    done = [t for t in store.load(REPORTS)[0] if t.spec.experiment == "epochs-to" and t.status == "completed"]
+    assert len(done) > 40
+    for trial in done:
+        rows = store.load_curve(REPORTS, trial.identity)
+        a, b = next((a, b) for a, b in pairwise(rows) if a["error"] > 0.25 >= b["error"])
+        share = math.log(a["error"] / 0.25) / math.log(a["error"] / b["error"])
+        at = a["epochs"] + share * (b["epochs"] - a["epochs"])
+        assert trial.value("epochs-to") == pytest.approx(at, rel=1e-6)
+
+
+def test_the_papers_claims_and_its_readers_questions_are_counted_apart() -> None:
+    found = summary.summarise(registry.load_registry(CLAIMS), REPORTS)
+    own, said = sum(bool(c["statements"]) for c in found["claims"]), sections.paper_and_readers(found)
+    assert said.startswith(f"The paper’s own {own} claims: ")
+    assert f"its readers’ {len(found['claims']) - own} questions: " in said
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("ilsvrc-2012", False), ("imagenet-2009", False), ("imagenette160", True), ("cifar10", True)]
+)
+def test_only_imagenet_is_imagenet(name: str, told: bool) -> None:
+    assert bool(sections.untrained({"claims": [{"conditions": [{"dataset": name, "trials": [0]}]}]})) is told
+
+
+def test_a_missed_target_is_no_point() -> None:
+    seen = {
+        "tanh": (Observation(0, 60.0, True, ""), Observation(1, 100.0, False, "")),
+        "relu": (Observation(0, 10.0, True, ""), Observation(1, 10.0, True, "")),
+    }
+    assert summary._per_seed(RELU, Observed({"epochs-to": seen}, (), (), (), ())) == [[0, 6.0]]
 
 
 def test_error_rates_are_those_of_the_simulation(filled: Path, claim: spec.Claim) -> None:

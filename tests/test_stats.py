@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from repro.judging.stats import (
     Estimate,
     Sample,
+    contrast_interval,
     difference_interval,
     log_sample,
     max_interval,
@@ -256,6 +257,11 @@ def covered_by_images(seed_sd):
         found = paired_difference(of, over, 0.9)
         held.append(found.low <= 0 <= found.high)
     return np.mean(held)
+
+
+def test_a_contrast_of_two_is_their_difference():
+    a, b = Sample(5.0, 4.0, 3), Sample(2.0, 0.5, 4)
+    assert contrast_interval([a, b], [1, -1], 0.9)[1:3] == pytest.approx(difference_interval(a, b, 0.9)[1:3])
 
 
 def test_a_paired_interval_is_over_images_not_over_seeds():

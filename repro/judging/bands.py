@@ -1,4 +1,4 @@
-"""What was fixed when a claim was first run: a band, reason or headline that is changed afterwards is shown as changed.
+"""What was fixed when a claim was first run: a band or a headline that is changed afterwards is shown as changed.
 
     STORE/bands/<claim>.json    the claim's expectations: a version from each run that found them changed, oldest first
 
@@ -17,7 +17,10 @@ from repro.spec import Claim, Expectation, band_text, name_text, published_text
 from repro.store import SCHEMA, Unusable, noting, own, unusable, write_atomically
 
 HEADLINE = "the headline"
+SCALE = "the scale of the headline"
+OBSTACLE = "the obstacle to the headline"
 REASON = "the reason of "
+BETTER = "the better side of "
 
 
 class Bands(Frozen):
@@ -29,9 +32,12 @@ class Bands(Frozen):
 
 
 def now(claim: Claim) -> dict[str, str]:
-    """Return what a claim file expects now, in words, by name: each band, the reason for it, and the headline."""
+    """Return what a claim file expects now, in words, by name: each band and what it hangs on, and the headline."""
+    headline = claim.conditions[claim.headline]
     reasons = {REASON + _name(e): e.because for e in claim.expect}
-    return {_name(e): _words(e) for e in claim.expect} | reasons | {HEADLINE: claim.headline}
+    sides = {BETTER + _name(e): e.better or "neither" for e in claim.expect}
+    decides = {HEADLINE: claim.headline, SCALE: headline.scale, OBSTACLE: headline.blocked or "none"}
+    return {_name(e): _words(e) for e in claim.expect} | reasons | sides | decides
 
 
 def _name(e: Expectation) -> str:
@@ -89,7 +95,7 @@ def _path(root: Path, claim: str) -> Path:
 def changed(root: Path, claim: Claim) -> list[str]:
     """Return a line for each expectation that is not what it was when the claim was first run. Raises StoreError.
 
-    Reasons and the headline are compared with the first version that has them: older stores recorded only bands.
+    What is no band is compared with the first version that has it: older stores recorded only bands.
     """
     versions = load(root, claim.id)
     if not versions:
@@ -108,5 +114,5 @@ def changed(root: Path, claim: Claim) -> list[str]:
 
 
 def _beside(name: str) -> bool:
-    """Whether a name stands for a reason or the headline, not for a band."""
-    return name == HEADLINE or name.startswith(REASON)
+    """Whether a name stands for something that is no band."""
+    return name in (HEADLINE, SCALE, OBSTACLE) or name.startswith((REASON, BETTER))

@@ -115,7 +115,7 @@ def _verdict(
     lost = _lost(claim, condition, found, seeds)
     seen = (*(arms for arms, _, _ in observed.trials), *(planned.arm for planned in lost))
     begun = {arm for arms in seen for arm in arms.split(", ")}
-    if condition.blocked or not (begun or looks or unknown):
+    if (condition.blocked and not looks) or not (begun or looks or unknown):  # what was run is judged, blocked or not
         return verdict("NOT_TESTED", _untested(condition, len(seeds)))
     if not (looks or unknown) and (observed.missing or lost) and not begun >= set(condition.arms):
         arms = f"arm{'s' if len(begun) > 1 else ''} {' and '.join(sorted(begun))}"
