@@ -184,6 +184,8 @@ class Known(Frozen):
 
     outcome: Outcome
     because: Text
+    by_reading: bool = False
+    """Whether the text can also be read so that the outcome would be another."""
 
 
 class ConditionKeys(Frozen):

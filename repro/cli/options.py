@@ -43,7 +43,10 @@ _STORE: dict[str, Any] = {
 read_store_option = click.option("--store", callback=_there, **_STORE)
 store_option = click.option("--store", **_STORE)
 data_option = click.option(
-    "--data", type=Folder(path_type=Path), envvar="REPRO_DATA", help="Folder of the data sets (or set REPRO_DATA)."
+    "--data",
+    type=Folder(path_type=Path, file_okay=False),
+    envvar="REPRO_DATA",
+    help="Folder of the data sets (or set REPRO_DATA).",
 )
 
 

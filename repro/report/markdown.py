@@ -17,14 +17,14 @@ def render(summary: Mapping[str, Any]) -> str:
         f"{counts_line(summary['claims'])}. n is the number of seeds per arm; {numbers.LEVELS}.",
         _table(("claim", "§", "paper", "ours", "verdict"), rows),
     ]
-    if beside := [
-        line for group in sections.by_claim(sections.measured(summary, headline=False)) for line in _beside(group)
-    ]:
-        told = "Measured, but not under the condition named beforehand to decide (the headline):"
-        parts[2:2] = [told, "\n".join(beside)]
+    told = "Measured, but not under the condition named beforehand to decide (the headline):"
+    for headline, words in ((False, told), (True, "Decided by training or timing:")):
+        groups = sections.by_claim(sections.measured(summary, headline=headline))
+        if lines := [line for group in groups for line in _measured(group)]:
+            parts[2:2] = [words, "\n".join(lines)]
     parts.insert(2, " ".join(filter(None, [f"{sections.tested(summary)}.", sections.untrained(summary), _asked(rows)])))
     if errata:
-        parts += ["## Where the paper contradicts itself or its source", "\n".join(errata)]
+        parts += ["## What does not follow from the paper's text or source", "\n".join(errata)]
     parts.append(
         f"Evidence digest `{summary['evidence_digest']}`. This file is made from the records by "
         "`repro report --markdown`; the page that `repro report --html` makes shows every trial."
@@ -46,7 +46,7 @@ def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
     return (title, _escaped(claim["section"]), published, ours, claim["outcome"])
 
 
-def _beside(group: Sequence[Mapping[str, Any]]) -> list[str]:
+def _measured(group: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the claim, then a line for each of its conditions."""
     lines = [f"- {_escaped(group[0]['title'])}; paper: {_escaped(tables.published(group[0]['estimate']))}"]
     for b in group:

@@ -29,11 +29,6 @@ SPEEDUP = "relu-speedup"
 SEVERAL_PROCESSES_FROM = 1000
 """Number of trials from which starting more processes saves more time than it costs."""
 
-CAPTIONS = (
-    "Running training error of every scored seed: the mean over one epoch’s batches, so a line begins after one epoch.",
-    "The search for each arm’s learning rate: one seed. Ringed: rate scored; hollow: given up, at the time to beat.",
-)
-
 
 def render(
     summary: Mapping[str, Any], root: Path, *, linked: bool = True, changes: list[against.Turn] | None = None
@@ -59,7 +54,7 @@ def render(
     script = (HERE / "page.js").read_text(encoding="utf-8")
     pictures = _drawn(summary["claims"], root)
     return environment.get_template("page.html.j2").render(
-        summary=summary, pictures=pictures, captions=CAPTIONS,
+        summary=summary, pictures=pictures,
         places={claim["id"]: i for i, claim in enumerate(summary["claims"])},
         css=f"{(HERE / 'page.css').read_text(encoding='utf-8')}{svg.CSS}", script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -73,7 +68,7 @@ def render(
         tested=sections.tested(summary), chance=sections.chance(summary), hollow=sections.hollow(summary),
         blocked=sections.blocked(summary), tested_first=sections.tested_first(summary), by_claim=sections.by_claim,
         in_words=sections.in_words, others_run=sections.others_run, error_rates=sections.ERROR_RATES,
-        known_errata=sum(bool(c["known"]) for c in summary["claims"] if c["id"] in summary["errata"]),
+        by_reading=sections.by_reading(summary),
         asserted=sum(bool(claim["statements"]) for claim in summary["claims"]), linked=linked,
         untrained=sections.untrained(summary), stale=sections.stale_text(summary), days=sections.days(summary),
         unfinished=sections.unfinished(summary), synthetic=sections.synthetic(summary), why=sections.why,
@@ -82,7 +77,7 @@ def render(
     )  # fmt: skip
 
 
-def _drawn(claims: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, list[str]]]:
+def _drawn(claims: Sequence[Mapping[str, Any]], root: Path) -> dict[str, dict[str, list[plots.Picture]]]:
     """Return the figures of every claim; with many trials, several processes draw them, with the same result."""
     draw = partial(plots.of_claim, root=root)
     if sum(len(c["trials"]) for claim in claims for c in claim["conditions"]) < SEVERAL_PROCESSES_FROM:
@@ -131,18 +126,18 @@ def _again(picture: str) -> str:
 
 
 def _figure_1(
-    summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[str]]]
+    summary: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[plots.Picture]]]
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return our curves for the paper's Figure 1: those of every condition measured, the headline's first.
 
     Where nothing was measured, a smoke condition shows the machinery.
     """
     found = [
-        {"claim": SPEEDUP, "condition": c, "headline": c["name"] == claim["headline"], "picture": _again(drawn[0])}
+        {"claim": SPEEDUP, "condition": c, "caption": plots.CURVES, "picture": _again(drawn[0].svg)}
         for claim in summary["claims"]
         if claim["id"] == SPEEDUP
         for c in claim["conditions"]
-        if (drawn := pictures[SPEEDUP][c["name"]])
+        if (drawn := [p for p in pictures[SPEEDUP][c["name"]] if p.caption == plots.CURVES])
     ]
     measured = [one for one in found if one["condition"]["evidence"] != "none"]
-    return sorted(measured, key=lambda one: not one["headline"]) or found[:1]
+    return sorted(measured, key=lambda one: not one["condition"]["headline"]) or found[:1]

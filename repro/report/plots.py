@@ -4,23 +4,45 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro import numbers, store
 
+FOREST = (
+    "Every condition that is to be measured, including those not run yet. For those that were run: our estimate (dot) "
+    "with its interval (bar; 90% unless its label says otherwise), n seeds per arm (both numbers, where two arms are "
+    "compared), and below it a tick for each seed (of both arms, where two are compared). Shaded: the band that counts "
+    "as the paper’s value; the line in it is that value. Dashed: no effect."
+)
+CURVES = (
+    "Running training error of every scored seed: the mean over one epoch’s batches, so a line begins after one epoch."
+)
+SEARCH = (
+    "The search for each arm’s learning rate: one seed. Ringed: rate scored; hollow: given up, at the time to beat."
+)
 
-def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[str]]:
-    """Return a claim's figures as SVG: the forest plots under "forest", those of a condition under its name.
 
-    ``claim`` is the claim's part of the summary, ``root`` the store that holds the curves.
+class Picture(NamedTuple):
+    """A figure as SVG, and what stands under it."""
+
+    svg: str
+    caption: str
+
+
+def of_claim(claim: Mapping[str, Any], root: Path) -> dict[str, list[Picture]]:
+    """Return a claim's figures: the forest plots under "forest", those of a condition under its name.
+
+    ``claim`` is the claim's part of the summary, ``root`` the store that holds the curves. A condition that is not
+    tested has none: what trials it has were run for another claim.
     """
     found = {"forest": forests(claim)}
-    for condition in claim["conditions"]:
-        found[condition["name"]] = [*curves(claim, condition, root), *rates(claim, condition)]
+    for c in claim["conditions"]:
+        tested = c["outcome"] != "NOT_TESTED"
+        found[c["name"]] = [*curves(claim, c, root), *rates(claim, c)] if tested else []
     return found
 
 
-def forests(claim: Mapping[str, Any]) -> list[str]:
+def forests(claim: Mapping[str, Any]) -> list[Picture]:
     """Return a forest plot for each unit that the claim is measured in; none until something was measured."""
     measured = [c for c in claim["conditions"] if c["evidence"] == "measured"]
     by_unit: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -39,7 +61,8 @@ def _row(
 ) -> dict[str, Any]:
     low, high = (x if x is not None else s * float("inf") for x, s in zip(expected["accept"], (-1, 1), strict=True))
     shared = {key: expected[key] for key in ("published", "null")} | {"accept": (low, high), "seeds": []}
-    label = condition["name"] + (f", {expected['words']}" if named else "")
+    decides = ", decides" if condition["headline"] else ""
+    label = condition["name"] + decides + (f", {expected['words']}" if named else "")
     if e is None or e["value"] is None:
         missing = {"NOT_TESTED": "not run yet", "ERROR": "not finished"}.get(condition["outcome"], "nothing to show")
         return shared | {"label": label, "value": None, "low": None, "high": None, "missing": missing}
@@ -55,7 +78,7 @@ def _row(
     }  # fmt: skip
 
 
-def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
     from repro.report import figures, svg
 
     log = unit == "ratio" and all(x is None or x > 0 for row in rows for x in (row["value"], row["low"]))
@@ -65,10 +88,11 @@ def _forest(claim: Mapping[str, Any], unit: str, rows: Sequence[Mapping[str, Any
     title = f"{claim['title']}: our estimates with their intervals, in {numbers.unit_text(unit)}. {told}"
     draw = partial(figures.forest, rows, xlabel=xlabel, log=log)
     pitch = 0.4 + 0.16 * max(figures.label(row).count("\n") + 1 for row in rows)
-    return svg.render(lambda ax: draw(ax=ax), title=title, height=0.74 + pitch * len(rows), left=0.12, top=0.28)
+    drawn = svg.render(lambda ax: draw(ax=ax), title=title, height=0.74 + pitch * len(rows), left=0.12, top=0.28)
+    return Picture(drawn, FOREST)
 
 
-def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[str]:
+def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -> list[Picture]:
     """Return the condition's training error against epochs, one line per scored seed; empty without any line."""
     from repro.report import svg
     from repro.report.figures import Curve, training_error
@@ -89,7 +113,8 @@ def curves(claim: Mapping[str, Any], condition: Mapping[str, Any], root: Path) -
     arms = ", ".join(sorted({curve.arm for curve in found}))
     title = f"Training error against epochs for {arms}, every seed: {claim['id']}, {condition['name']}"
     title += "".join(f"; {line}" for line in _reached(condition))
-    return [svg.render(partial(training_error, found, target=condition["parameters"].get("target")), title=title)]
+    draw = partial(training_error, found, target=condition["parameters"].get("target"))
+    return [Picture(svg.render(draw, title=title), CURVES)]
 
 
 def _reached(condition: Mapping[str, Any]) -> list[str]:
@@ -102,7 +127,7 @@ def _reached(condition: Mapping[str, Any]) -> list[str]:
     return [f"{arm} reaches {100 * target:g}% at {min(t):.2f} to {max(t):.2f} epochs" for arm, t in times.items()]
 
 
-def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
+def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[Picture]:
     """Return the search for a learning rate, if there was one; a rate given up stands at the time it had to beat."""
     from repro.report import svg
     from repro.report.figures import Tried, learning_rates
@@ -117,4 +142,4 @@ def rates(claim: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
     if not tried:
         return []
     title = f"The search for each arm's learning rate: {claim['id']}, {condition['name']}"
-    return [svg.render(partial(learning_rates, tried, unit="epochs to the target"), title=title)]
+    return [Picture(svg.render(partial(learning_rates, tried, unit="epochs to the target"), title=title), SEARCH)]

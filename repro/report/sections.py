@@ -87,6 +87,12 @@ def hollow(summary: Mapping[str, Any]) -> int:
     return sum(bool(c["by_construction"]) and c["outcome"] == "REPRODUCED" for c in summary["claims"])
 
 
+def by_reading(summary: Mapping[str, Any]) -> int:
+    """Return how many of the errata depend on how the text is read."""
+    errata = [claim for claim in summary["claims"] if claim["id"] in summary["errata"]]
+    return sum(bool(claim["known"] and claim["known"]["by_reading"]) for claim in errata)
+
+
 def blocked(summary: Mapping[str, Any]) -> int:
     """Return how many claims nobody can test with what is public."""
     return sum(bool(tables.headline(claim)["blocked"]) for claim in summary["claims"])
@@ -114,12 +120,21 @@ def measured(summary: Mapping[str, Any], *, headline: bool) -> list[dict[str, An
     """Return what was measured under headlines, or under conditions that decide nothing, but readers look for it."""
     return [
         {"claim": claim["id"], "title": claim["title"], "condition": c, "estimate": c["estimates"][0],
-         "planned": planned(c)}
+         "planned": planned(c), "where": where(c)}
         for claim in summary["claims"]
         for c in claim["conditions"]
         if (c["name"] == claim["headline"]) is headline and c["evidence"] == "measured" and c["outcome"] not in UNTESTED
         if c["estimates"] and c["estimates"][0]["value"] is not None
     ]  # fmt: skip
+
+
+def where(condition: Mapping[str, Any]) -> str:
+    """Return the processors that a condition's trials ran on: ``cpu (AMD EPYC)`` or a GPU's name."""
+    found = {
+        f"{e['device']} ({e['cpu']})" if e.get("device") == "cpu" and e.get("cpu") else str(e.get("device"))
+        for e in condition["environments"]
+    }
+    return " and ".join(sorted(found))
 
 
 def synthetic(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -94,7 +94,7 @@ def outcomes(registry: Mapping[str, Claim], found: Records, plans: store.Plans) 
 
 
 def _erratum(claim: Mapping[str, Any]) -> bool:
-    """Whether the paper contradicts itself or its own source: arithmetic or the release denies what it states."""
+    """Whether what the paper states does not follow from its own text or source, by arithmetic or the release."""
     ours = headline(claim)["evidence"] in ("computed", "recorded")
     return bool(claim["statements"] and claim["outcome"] == "NOT_REPRODUCED" and ours)
 
@@ -155,6 +155,7 @@ def _condition(claim: Claim, name: str, verdict: Verdict, root: Path) -> dict[st
     shared = condition.any_arm.model_dump(mode="json", exclude=set(experiment.FACTORS))
     return {
         "name": name,
+        "headline": name == claim.headline,
         "scale": condition.scale,
         "dataset": condition.any_arm.dataset,
         "protocol": condition.any_arm.protocol,

@@ -130,14 +130,14 @@ def conditions(claim: Mapping[str, Any], *, only: Sequence[str] = ()) -> Table:
 def trials(condition: Mapping[str, Any]) -> Table:
     """Return one row per trial of a condition: the search first, then the scored seeds."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("arm", "role", "rate", "seed", "result", "status"):
+    for name in ("arm", "role", "rate", "seed", "result", "status", "record"):
         table.add_column(name, justify="right" if name in ("rate", "seed", "result") else "left")
     for trial in sorted(
         condition["trials"], key=lambda t: (t["role"] != "tuning", t["arm"], t["seed"], t["rate"] or 0)
     ):
         table.add_row(
             trial["arm"], trial["role"], f"{trial['rate']:g}" if trial["rate"] else "-", str(trial["seed"]),
-            result(trial), trial["status"],
+            result(trial), trial["status"], trial["digest"],
         )  # fmt: skip
     return table
 
