@@ -49,6 +49,12 @@ def test_nothing_is_run_where_nothing_fits(tmp_path):
     assert _choose(tmp_path, budget_s=0.001).condition is None
 
 
+def test_of_what_nobody_can_test_the_reason_is_given_alone():
+    claim = load_claim(default_claims() / "earlier-entries.toml")
+    choice = plan.choose(claim, gpus=0, trials=(), device="cpu", data=None, download=False, budget_s=HOUR)
+    assert (choice.condition, choice.why) == (None, claim.conditions[claim.headline].blocked)
+
+
 def test_fewer_seeds_cost_less():
     """The cost is an upper bound that falls with the seeds asked for."""
     smoke = CLAIM.conditions["smoke"]

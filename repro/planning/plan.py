@@ -120,6 +120,8 @@ def choose(
         if condition.name == claim.headline:
             all_the_same = "" if obstacle else f"; `--condition {condition.name}` runs it all the same"
             instead_of = f"its headline {condition.name} was not run: {reason}{all_the_same}"
+    if all(condition.blocked for condition in claim.conditions.values()):
+        return Choice(None, claim.conditions[claim.headline].blocked)
     return Choice(None, f"nothing fits; {against[0]}")
 
 
