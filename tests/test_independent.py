@@ -98,6 +98,20 @@ def test_what_is_quoted_of_it_follows_from_its_output() -> None:
     assert told.replace(" (", " times as many epochs (", 1) in readme
 
 
+def test_what_is_quoted_of_the_headline_follows_from_its_output() -> None:
+    """Its times with conv-local-13pct, and their ratio, in docs/recipes.md and in README.md."""
+    folder = ROOT / "reports" / "independent"
+    relu, tanh = ([_time(path) for path in sorted(folder.glob(f"headline-{arm}-*"))] for arm in ("relu", "tanh"))
+    assert len(relu) == len(tanh) == 2
+    found = stats.ratio_interval(stats.log_sample(tanh), stats.log_sample(relu), 0.9)
+    told = f"{found.value:.2f} times (90% interval {found.low:.2f} to {found.high:.2f}, n = 2 + 2"
+    page, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/recipes.md", "README.md"))
+    for arm, times in (("ReLU", relu), ("tanh", tanh)):
+        assert f"{times[0]:.2f} and {times[1]:.2f} epochs with {arm}" in page
+    assert told in page
+    assert told in readme
+
+
 def _time(path: Path) -> float:
     """Return the epochs to the target, from the output of the script or, for .csv, of what it was tidied from."""
     lines = path.read_text().split("\n")
