@@ -37,7 +37,7 @@ def test_a_trial_is_used_by_every_condition_whose_spec_it_answers():
 
 @pytest.mark.parametrize(
     ("changed", "told"),
-    [({"numerics": 99}, ("numerics", 99, 2)), ({"rate": 0.5}, ("rate", 0.5, 0.02)), ({"seed": 77}, ("seed", 77, 0))],
+    [({"numerics": 99}, ("numerics", 99, 3)), ({"rate": 0.5}, ("rate", 0.5, 0.02)), ({"seed": 77}, ("seed", 77, 0))],
 )
 def test_the_one_field_that_was_changed_is_named(changed, told):
     trial = _trial(**changed)
