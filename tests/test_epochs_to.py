@@ -192,8 +192,8 @@ def test_a_failed_seed_is_named_and_missing():
     done: dict[str, Trial] = {}
     list(run(ARMS, world, done, fails=lambda p: p.role == "scoring" and p.arm == "tanh" and p.spec.seed == 1))
     found = observe(ARMS, SEEDS, done)
-    assert found.failed == ("seed 1 of tanh: out of memory",)
-    assert found.missing == ("seed 1 of tanh",)
+    assert found.failed == ("seed 1 of arm tanh: out of memory",)
+    assert found.missing == ("seed 1 of arm tanh",)
     assert [o.seed for o in found.values["epochs-to"]["tanh"]] == [0, 2]
 
 
@@ -299,7 +299,7 @@ def test_a_rate_given_up_early_settles_the_search_but_no_score():
     assert pending(ARMS, SEEDS, done) == []
     done[scored.key] = done[scored.key].model_copy(update=hopeless)
     assert [p.spec for p in pending(ARMS, SEEDS, done)] == [scored]
-    assert observe(ARMS, SEEDS, done).missing == ("seed 0 of relu",)
+    assert observe(ARMS, SEEDS, done).missing == ("seed 0 of arm relu",)
 
 
 def test_a_running_trial_is_shown_and_missing():
@@ -310,7 +310,7 @@ def test_a_running_trial_is_shown_and_missing():
     scored = spec(ARMS["tanh"], 2, 0.02)
     done[scored.key] = Trial(spec=scored, data_digest="d", status="running")
     found = observe(ARMS, SEEDS, done)
-    assert found.missing == ("seed 2 of tanh",)
+    assert found.missing == ("seed 2 of arm tanh",)
     assert ("tanh", "scoring", done[scored.key]) in found.trials
 
 

@@ -84,7 +84,7 @@ def test_a_diverged_trial_decides_nothing_and_is_named() -> None:
     trials.append(trial(final_error.spec(LRN.conditions["ilsvrc-2012"].arms["none"], 2), "diverged"))
     found = judged(LRN, "ilsvrc-2012", trials, 3)
     assert found.outcome == "INCONCLUSIVE"
-    assert "seed 2 of none diverged: at step 7" in found.reason
+    assert "seed 2 of arm none diverged: at step 7" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_networks_that_have_not_begun_to_learn_decide_nothing(training: float, o
     ]  # fmt: skip
     found = judged(LRN, "ilsvrc-2012", trials, 3)
     assert found.outcome == outcome
-    assert ("seed 0 of none has not begun to learn: its training error is" in found.reason) is (
+    assert ("seed 0 of arm none has not begun to learn: its training error is" in found.reason) is (
         outcome == "INCONCLUSIVE"
     )
 

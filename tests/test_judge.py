@@ -351,7 +351,7 @@ def test_no_seed_that_was_run_is_left_out():
     short = {arm: values[:4] for arm, values in times.items()}
     missing = verdict(RELU, looks=[(3, 4, 5), (0, 1, 2)], **short)
     assert missing.outcome == "ERROR"
-    assert "not complete, missing seed 4 of " in missing.reason
+    assert "not complete, missing seed 4 of arm " in missing.reason
 
 
 @pytest.mark.parametrize("looks", [(), ((0, 1, 2),)])

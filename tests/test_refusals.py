@@ -22,7 +22,7 @@ def test_what_is_missing_is_an_error_with_what_there_is_so_far(scale, outcome):
     c = claim(RELU, scale=scale)
     found = judge(c, c.conditions["c"], [*tuned("relu", "tanh"), *scored(relu=spread(10), tanh=spread(60)[:2])])
     assert found.outcome == found.judged[0].outcome == outcome
-    assert found.reason.startswith("not complete, missing seed 2 of tanh; so far ")
+    assert found.reason.startswith("not complete, missing seed 2 of arm tanh; so far ")
     assert found.judged[0].estimate.n == (2, 3)
 
 
@@ -50,7 +50,7 @@ def test_a_failed_trial_is_an_error_that_names_it():
     broken = Trial(spec=spec("tanh", 2, RATES[1]), data_digest="d", status="failed", message="out of memory")
     found = judge(c, c.conditions["c"], [*tuned("relu", "tanh"), *scored(relu=spread(10), tanh=spread(60)[:2]), broken])
     assert found.outcome == "ERROR"
-    assert found.reason.startswith("a trial failed: seed 2 of tanh: out of memory; so far ")
+    assert found.reason.startswith("a trial failed: seed 2 of arm tanh: out of memory; so far ")
 
 
 @pytest.mark.parametrize(("key", "value"), [("torch", "2.12"), ("loader", "dali"), ("world", 2)])
@@ -172,7 +172,7 @@ def test_records_that_cannot_be_judged_are_an_error_with_the_claim_and_what_fail
     last = trial(spec("tanh", 2, RATES[1]), 60.0)
     empty = judge(c, c.conditions["c"], [*base, last.model_copy(update={"measurements": ()})])
     assert empty.outcome == outcome
-    assert empty.reason.startswith("not complete, missing seed 2 of tanh; so far ")
+    assert empty.reason.startswith("not complete, missing seed 2 of arm tanh; so far ")
     zero = judge_all(c, [*base, trial(last.spec, 0.0)], {})["c"]
     assert zero.outcome == outcome
     assert zero.reason == "the records of x under c cannot be judged: ValueError: a ratio needs values above 0"

@@ -171,13 +171,13 @@ class Once(NamedTuple):
         for arm, seed, spec in self.trials(arms, seeds):
             trial = done.get(spec.key)
             if trial is None or trial.status in ("running", "censored"):
-                missing.append(f"seed {seed} of {arm}")
+                missing.append(f"seed {seed} of arm {arm}")
                 continue
             shown.append(Shown(arm, self.role, trial))
             if trial.status == "failed":
-                failed.append(f"seed {seed} of {arm}: {trial.message}")
+                failed.append(f"seed {seed} of arm {arm}: {trial.message}")
             elif trial.status == "diverged":
-                undecided.append(f"seed {seed} of {arm} diverged: {trial.message}")
+                undecided.append(f"seed {seed} of arm {arm} diverged: {trial.message}")
             for m in trial.measurements if trial.status == "completed" else ():
                 seen = Observation(seed, m.value, True, trial.identity, self.resolution(trial, m.name))
                 found = values.setdefault(m.name, {})

@@ -228,9 +228,9 @@ def observe(arms: Mapping[str, Parameters], seeds: Sequence[int], done: Mapping[
             continue
         scored = {s: _whole(done.get(spec(p, s, best).key)) if state.complete and best else None for s in seeds}
         shown += [Shown(arm, "scoring", trial) for trial in scored.values() if trial]
-        failed += [f"seed {s} of {arm}: {t.message}" for s, t in scored.items() if t and t.status == "failed"]
+        failed += [f"seed {s} of arm {arm}: {t.message}" for s, t in scored.items() if t and t.status == "failed"]
         settled = {s: t for s, t in scored.items() if t and _settled(t, p.max_epochs)}
-        missing += [f"seed {s} of {arm}" for s in seeds if s not in settled]
+        missing += [f"seed {s} of arm {arm}" for s in seeds if s not in settled]
         values[arm] = tuple(_observation(p, s, t) for s, t in settled.items())
     undecided = _undecided(arms, state, values) if state.complete else ()
     return Observed({MEASUREMENT: values}, tuple(missing), tuple(failed), undecided, tuple(shown))

@@ -151,7 +151,8 @@ def _at_chance(arms: Mapping[str, Parameters], trials: Sequence[Shown]) -> list[
     for arm, _, trial in trials:
         error = next((m.value for m in trial.measurements if m.name == "training-error"), 0.0)
         if error >= 100 * (1 - 1 / DATASETS[arms[arm].dataset].classes) - CHANCE_MARGIN:
-            found.append(f"seed {trial.spec.seed} of {arm} has not begun to learn: its training error is {error:.3g}%")
+            who = f"seed {trial.spec.seed} of arm {arm}"
+            found.append(f"{who} has not begun to learn: its training error is {error:.3g}%")
     return found
 
 
