@@ -33,14 +33,17 @@ def test_figures_are_those_of_the_records() -> None:
     given = {tables.ours(e) for claim in found["claims"] for c in claim["conditions"] for e in c["estimates"]}
     quoted = re.findall(r"\| ([^|]*(?:computed|recorded|n=\d+\+\d+)) \|", results)
     assert len(quoted) >= 10
-    assert {text for text in quoted if text != "all five, computed"} <= given
+    several = {"all five, computed": ("kernel-shapes", 5), "all seven, recorded": ("layer-widths", 7)}
+    assert set(quoted) - several.keys() <= given
+    stated = {claim["id"]: len(claim["conditions"][0]["estimates"]) for claim in found["claims"]}
+    assert all(stated[name] == n for name, n in several.values())
     rows = re.findall(r"\| ([A-Z_]+) \|$", results, flags=re.MULTILINE)
     outcomes = [c["outcome"] for claim in found["claims"] for c in claim["conditions"]]
     claims = Counter(claim["outcome"] for claim in found["claims"])
     counted = ", ".join(f"{claims[one]} {verb}{one}" for one, verb in (("REPRODUCED", "are "), ("NOT_REPRODUCED", "")))
     assert f"Of {claims.total()} claims {counted} and {claims['NOT_TESTED']} NOT_TESTED" in " ".join(results.split())
     tested = Counter(claim["experiment"] for claim in found["claims"] if claim["outcome"] != "NOT_TESTED")
-    assert tested == {"count": 18, "recorded": 7, "epochs-to": 1}  # as the sentence behind it says
+    assert tested == {"count": 18, "recorded": 10, "epochs-to": 1}  # as the sentence behind it says
     for outcome in set(rows):
         assert rows.count(outcome) <= outcomes.count(outcome)
 

@@ -93,7 +93,7 @@ def test_against_a_store_and_a_saved_report(filled: Path, tmp_path: Path, claim:
     saved.write_text(run("--json", "--store", str(old)))
     told = [run("--store", str(filled), "--against", str(path)) for path in (old, saved)]
     assert told[0] == told[1]
-    assert "1 of 100 conditions have a different outcome from before (1 of them headlines)" in told[0].replace(
+    assert "1 of 103 conditions have a different outcome from before (1 of them headlines)" in told[0].replace(
         "\n", " "
     )
     assert "NOT_REPRODUCED" in told[0]
