@@ -52,7 +52,7 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
         copied += 1
     nothing = {claim for claim, _ in plans} - {claim for claim, _ in shown}
     for claim in expected.keys() - nothing:
-        bands.add(target, claim, expected[claim])
+        bands.merge(target, claim, expected[claim])
     return copied, left_out
 
 

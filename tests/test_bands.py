@@ -34,6 +34,24 @@ def test_what_is_noted_again_is_there_once(tmp_path, given, found):
     assert "".join(version["metric"] for version in bands.load(tmp_path, "claim")) == found
 
 
+@pytest.mark.parametrize(
+    ("found", "given", "merged"),
+    [
+        ("AB", "A", "AB"),
+        ("ABC", "B", "ABC"),
+        ("ABA", "AB", "ABA"),
+        ("AB", "BC", "ABC"),
+        ("A", "BA", "ABA"),
+        ("", "A", "A"),
+    ],
+)
+def test_an_older_copy_adds_nothing_to_what_was_expected(tmp_path, found, given, merged):
+    """A store begun from the published one, before that grew, is published: no band is told as if it had returned."""
+    for versions, put in ((found, bands.add), (given, bands.merge), (given, bands.merge)):
+        put(tmp_path, "claim", tuple({"metric": band} for band in versions))
+    assert "".join(version["metric"] for version in bands.load(tmp_path, "claim")) == merged
+
+
 def test_what_is_noted_at_once_is_all_kept(tmp_path):
     """Processes that note what a claim expects at the same time, by unlike files, do not forget each other's."""
     script = (

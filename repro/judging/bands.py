@@ -67,6 +67,13 @@ def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
         write_atomically(_path(root, claim), files.sealed(text))
 
 
+def merge(root: Path, claim: str, versions: tuple[dict[str, str], ...]) -> None:
+    """Add another store's versions, unless all stand here in their order, as those of an older copy do."""
+    found = load(root, claim)
+    if not any(found[n : n + len(versions)] == versions for n in range(len(found))):
+        add(root, claim, versions)
+
+
 def claims(root: Path) -> list[str]:
     """Return the ids of the claims on record, sorted. Raises StoreError where ``bands`` is not a folder."""
     return sorted(path.stem for path in own(root, "bands").glob("*.json"))
