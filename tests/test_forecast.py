@@ -12,7 +12,8 @@ from repro import experiments, folders, registry, store
 from repro.cli import main
 from repro.experiments import epochs_to
 from repro.planning import forecast, reuse
-from repro.planning.forecast import Machines, fit, left, makespan
+from repro.planning.forecast import Fit, Machines, fit, left, makespan
+from repro.report import plans
 from repro.store import Measurement, Trial
 
 REGISTRY = registry.load_registry(folders.default_claims())
@@ -217,6 +218,15 @@ def test_what_a_budget_has_no_room_for_is_told_with_what_run_takes(tmp_path):
     assert here == f"{elsewhere}; `repro run claim relu-speedup --budget 30m` takes smoke"
     _, (none,) = fit(claims, [], budget_s=1, **options)
     assert "repro run" not in none
+
+
+def test_seeds_are_named_in_a_command_only_where_some_were_given_up():
+    """Also where another condition was given up because even its fewest seeds took too long."""
+    whole = Fit("claim", "reduced", 5, 5, 60.0, "paper: takes 5 days even with 3 seeds")
+    fewer = Fit("claim", "reduced", 3, 5, 60.0, "2 of 5 seeds (100 s)")
+    first, second, _ = plans.budget([whole, fewer], [], 3600.0)
+    assert first.startswith("repro run claim claim --condition reduced   #")
+    assert second.startswith("repro run claim claim --condition reduced --seeds 3   #")
 
 
 def test_one_claim_that_fits_is_one(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.training import schedule, views
 from repro.training.recipe import Recipe
-from repro.training.sgd2012 import SGD2012, groups_2012
+from repro.training.sgd2012 import SGD2012
 
 
 def test_update_rule_through_a_change_of_rate() -> None:
@@ -67,14 +67,6 @@ def test_rate_zero_freezes_a_layer_whole() -> None:
         optimizer.step()
     assert w.item() == pytest.approx(1.0 - 0.1 - 0.1 * 0.0005, rel=1e-6)
     assert optimizer.state[w]["v"].item() == pytest.approx(-0.1 - 0.1 * 0.0005, rel=1e-6)
-
-
-def test_biases_learn_twice_as_fast_without_decay() -> None:
-    """The released recipe's groups: weights with decay, biases at twice the rate without."""
-    weights, biases = groups_2012(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2)), rate=0.01)
-    assert (len(weights["params"]), len(biases["params"])) == (2, 2)
-    assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.0005)
-    assert (biases["lr"], biases["weight_decay"]) == (0.02, 0.0)
 
 
 @pytest.mark.parametrize(

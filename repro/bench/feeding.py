@@ -120,7 +120,7 @@ def _pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-FROM_FILES = {"dali": "DALI", "torchvision": "the package's DataLoader"}
+LOADERS = {"dali": "DALI", "torchvision": "the package's DataLoader"}
 """The package's loaders that read the files every epoch, and their names as peers of the resident one."""
 
 
@@ -132,11 +132,11 @@ def loader(s: Settings, stack: ExitStack) -> Case:
     """
     missing: dict[str, str] = {}
     sides = [_side(s, _stream(s, stack, "resident"))]
-    for name, called in FROM_FILES.items():
+    for name, called in LOADERS.items():
         sides += peer(missing, called, lambda name=name: _side(s, _stream(s, stack, name)))
     script = "torchvision's script"
     sides += peer(missing, script, lambda: _foreign(s, stream := _script(s, stack), partial(_to, stream, s.device)))
-    also = tuple((called, script) for called in FROM_FILES.values())
+    also = tuple((called, script) for called in LOADERS.values())
     what = f"the input of {s.net} from memory ({_told(s)}, decoded once); {_workers(s)}"
     return Case("images", what, tuple(sides), no_floor=NO_FLOOR, missing=missing, also=also)
 
@@ -166,7 +166,7 @@ def loader_and_step(s: Settings, stack: ExitStack) -> Case:
     alone = trainer(s, ours(s, model_of(s)), repeat(batch_of(s)), lambda x: x, name="the step alone")
     from_files = {
         "the step, DALI": lambda: fed(_stream(s, stack, "dali")),
-        f"the step, {FROM_FILES['torchvision']}": lambda: fed(by_loader()),
+        f"the step, {LOADERS['torchvision']}": lambda: fed(by_loader()),
     }
     others = {
         "plain torch, DataLoader": plainly,

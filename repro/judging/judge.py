@@ -8,13 +8,12 @@ from repro import datasets, experiments
 from repro.experiments import TEST_IMAGES, Observed, Planned
 from repro.judging import compare
 from repro.judging.compare import Compared
-from repro.judging.rules import ALPHA, describe, in_words, known, outcome, together, trend
+from repro.judging.rules import ALPHA, SEEDS_LOOKED_AHEAD, describe, in_words, known, outcome, together, trend
 from repro.judging.stats import Estimate
 from repro.outcomes import ORDER, Outcome
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import NO_DATA, Trial
 
-SEEDS_LOOKED_AHEAD = 50  # how far "seeds that would decide" is searched
 ALIKE = ("device", "torch", "loader", "world")
 """Parts of the environment that must be alike for all arms: numbers may differ where these do."""
 UNSAID = {"world": 1}

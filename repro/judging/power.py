@@ -9,7 +9,7 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from repro.judging.rules import ALPHA
+from repro.judging.rules import ALPHA, SEEDS_LOOKED_AHEAD
 from repro.spec import Expectation
 
 NODES = 64
@@ -72,8 +72,8 @@ def chances(
 
 def required_n(
     e: Expectation, truth: float, sds: tuple[float, ...], *,
-    wanted: str = "reproduced", power: float = 0.8, limit: int = 50, alpha: float = ALPHA, together: int = 1,
-    floor: float = 0.0,
+    wanted: str = "reproduced", power: float = 0.8, limit: int = SEEDS_LOOKED_AHEAD, alpha: float = ALPHA,
+    together: int = 1, floor: float = 0.0,
 ) -> int | None:  # fmt: skip
     """Return the fewest seeds per arm for which ``wanted``, a field of ``Chances``, is at least ``power``.
 

@@ -9,7 +9,7 @@ from repro.datasets import DATASETS
 from repro.experiments import Observed
 from repro.judging import compare
 from repro.judging.power import chances, required_n
-from repro.judging.rules import ALPHA, in_words, together, unit
+from repro.judging.rules import ALPHA, SEEDS_LOOKED_AHEAD, in_words, together, unit
 from repro.judging.stats import proportion_interval, sample
 from repro.spec import Claim, Condition, Expectation, expectations
 from repro.store import Trial
@@ -18,7 +18,6 @@ ASSUMED_LOG_SD = 0.1
 """Assumed scatter of a time over seeds, a tenth of it, until one is measured; reference simulations take the same."""
 
 ALONE = "that of the test images alone"
-SEEDS_LOOKED_AHEAD = 50
 WANTED = 0.8
 
 
@@ -104,7 +103,7 @@ def _resolved(
         return nothing
     field = "shown" if condition.scale == "reduced" else "reproduced"
     if_true = getattr(chances(e, truth, sds, n, **how), field)
-    needed = required_n(e, truth, sds, wanted=field, power=WANTED, limit=SEEDS_LOOKED_AHEAD, **how)
+    needed = required_n(e, truth, sds, wanted=field, power=WANTED, **how)
     if_null = None
     if e.null is not None and condition.scale != "reduced":
         if_null = chances(e, e.null, sds, n, **how).not_reproduced

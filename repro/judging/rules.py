@@ -9,6 +9,7 @@ from repro.outcomes import Outcome
 from repro.spec import Condition, Expectation, band_text, published_text
 
 ALPHA = 0.05  # level of each one-sided test; the two-sided interval has confidence 1 - 2 ALPHA
+SEEDS_LOOKED_AHEAD = 50  # how far the number of seeds that would decide is searched
 LOOSELY = "though not at the stricter level that holds where several expectations could each refute the claim"
 
 

@@ -68,10 +68,8 @@ def difference_interval(
     A sample that is not exact holds lower bounds, so the interval is open on the side where the truth may lie
     (``high`` for ``of``, ``low`` for ``over``). Source: Welch (1947), Biometrika 34.
     """
-    value, variance = of.mean - over.mean, of.variance / of.n + over.variance / over.n
-    half = _half(variance, _degrees(of, over), confidence)
-    low = value - half if over_exact else -math.inf
-    return Estimate(value, low, value + half if of_exact else math.inf, (of.n, over.n), confidence)
+    found = contrast_interval((of, over), (1, -1), confidence)
+    return found._replace(low=found.low if over_exact else -math.inf, high=found.high if of_exact else math.inf)
 
 
 def ratio_interval(
@@ -169,15 +167,6 @@ def _exp(value: float) -> float:
     if value > 700:
         return math.inf  # beyond a double's range
     return float(f"{math.exp(value):.14g}")  # so that 60 over 10 is 6: further digits are the logarithms' rounding
-
-
-def _degrees(a: Sample, b: Sample) -> float:
-    """Return Satterthwaite's degrees of freedom, from shares of the variance, so that nothing under- or overflows."""
-    ea, eb = a.variance / a.n, b.variance / b.n
-    if min(a.n, b.n) < 2 or ea + eb == 0:
-        return min(a.n, b.n) - 1.0
-    part = ea / (ea + eb)
-    return 1 / (part**2 / (a.n - 1) + (1 - part) ** 2 / (b.n - 1))
 
 
 def _half(variance_of_mean: float, degrees: float, confidence: float) -> float:

@@ -17,6 +17,7 @@ from repro import choices
 from repro.data.processes import cores
 from repro.problem import Problem, suggest
 from repro.seeds import derive
+from repro.training import inputs
 from repro.training.parallel import part
 
 if TYPE_CHECKING:
@@ -102,19 +103,9 @@ class Loader(Protocol):
 
 
 def rows(job: Job, images: int, first_step: int) -> Iterator[Tensor]:
-    """Yield the rows, int64 (batch,), of each step from ``first_step`` on, without end.
-
-    The order of an epoch follows from seed and epoch alone and is the one of ``repro.training.inputs.batches``; ranks
-    take turns at its batches.
-    """
-    per_epoch = job.per_epoch(images)
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(derive(job.seed, "order", epoch)))
-        for step in range(skip, per_epoch):
-            start = (step * job.world + job.rank) * job.batch
-            yield order[start : start + job.batch]
-        epoch, skip = epoch + 1, 0
+    """Return what ``repro.training.inputs.rows`` yields for this job. Raises ValueError where no batch is full."""
+    job.per_epoch(images)
+    return inputs.rows(images, job.batch, job.seed, first_step, rank=job.rank, world=job.world)
 
 
 def draw(job: Job, side: int, step: int) -> tuple[Tensor, Tensor]:

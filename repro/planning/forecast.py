@@ -127,11 +127,12 @@ FEWEST_SEEDS = 3
 
 
 class Fit(NamedTuple):
-    """What a budget has room for: a condition of a claim, with how many seeds, and what was given up to make it fit."""
+    """What a budget has room for: a condition of a claim, how many of its seeds, what was given up to make it fit."""
 
     claim: str
     condition: str
     seeds: int
+    planned: int
     seconds: float
     gave_up: str
 
@@ -184,6 +185,6 @@ def _most_seeds(
     for n in range(planned, min(planned, FEWEST_SEEDS) - 1, -1):
         if seconds[n] <= room:
             gave_up = f"{planned - n} of {planned} seeds ({plan.duration(seconds[planned])})" if n < planned else ""
-            return Fit(claim.id, condition.name, n, seconds[n], gave_up)
+            return Fit(claim.id, condition.name, n, planned, seconds[n], gave_up)
     fewest = f" even with {FEWEST_SEEDS} seeds" if planned > FEWEST_SEEDS else ""
     return f"takes {plan.bound(seconds[min(planned, FEWEST_SEEDS)])}{fewest}"

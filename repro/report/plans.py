@@ -105,7 +105,7 @@ def budget(chosen: Sequence[Fit], refused: Sequence[str], budget_s: float) -> li
     """Return the commands that fit into a budget, each with what had to be given up, and what does not fit."""
     lines = []
     for fit in chosen:
-        seeds = f" --seeds {fit.seeds}" if "seeds" in fit.gave_up.split(";")[0] else ""
+        seeds = f" --seeds {fit.seeds}" if fit.seeds < fit.planned else ""
         gave_up = f"; given up: {fit.gave_up}" if fit.gave_up else ""
         command = f"repro run claim {fit.claim} --condition {fit.condition}{seeds}"
         lines.append(f"{command}   # {duration(fit.seconds)}{gave_up}")

@@ -36,19 +36,35 @@ class Input:
         return x.permute(0, 3, 1, 2)
 
 
-def batches(data: Dataset, batch: int, seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images, labels) of ``batch`` rows without end, from step ``first_step`` on, in a fresh order each epoch.
+def rows(
+    images: int,
+    batch: int,
+    seed: int,
+    first_step: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """Yield the rows, int64 (batch,), of each step from ``first_step`` on, without end, in a fresh order each epoch.
 
-    An epoch is ``len(images) // batch`` full batches; the few images left over differ from epoch to epoch.
-    The order follows from seed and epoch alone, so a resumed trial goes on with the very same batches.
+    An epoch is as many full batches as there are for each rank; the few images left over differ from epoch to epoch.
+    The order follows from seed and epoch alone, so a resumed trial goes on with the very same batches. Ranks take turns
+    at them.
     """
-    images, labels = data.images, data.labels
-    per_epoch = len(images) // batch
+    per_epoch = images // (world * batch)
     epoch, skip = divmod(first_step, per_epoch)
     while True:
         generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
-        order = torch.randperm(len(images), generator=generator).to(images.device)
+        order = torch.randperm(images, generator=generator).to(device)
         for step in range(skip, per_epoch):
-            rows = order[step * batch : (step + 1) * batch]
-            yield images[rows], labels[rows]
+            start = (step * world + rank) * batch
+            yield order[start : start + batch]
         epoch, skip = epoch + 1, 0
+
+
+def batches(data: Dataset, batch: int, seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (images, labels) of the ``batch`` rows of each step from ``first_step`` on, without end."""
+    images, labels = data.images, data.labels
+    for chosen in rows(len(images), batch, seed, first_step, device=images.device):
+        yield images[chosen], labels[chosen]

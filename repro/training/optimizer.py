@@ -1,19 +1,30 @@
 """The optimizers of the protocols."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from repro.paper import MOMENTUM
-from repro.training.sgd2012 import groups_2012
+
+BIAS_RATE = 2.0
+"""The rate of the biases over that of the weights, in the released settings (epsB, epsW in layer-params-145.cfg).
+
+The paper says "equal learning rate for all layers" and does not mention the biases.
+"""
 
 
 def optimizer_for(model: nn.Module, protocol: str, rate: float) -> torch.optim.Optimizer:
     """Return SGD with momentum 0.9, no weight decay, constant ``rate``.
 
-    `code`: biases learn at twice the rate (epsB = 2 epsW in the layer-params files). While the rate is constant,
-    torch's rule and the 2012 rule (rate inside the velocity) are the same recurrence.
+    `code`: biases learn at twice the rate. While the rate is constant, torch's rule and the 2012 rule (rate inside the
+    velocity) are the same recurrence.
     """
-    groups = groups_2012(model, rate, weight_decay=0.0) if protocol == "code" else [{"params": [*model.parameters()]}]
+    groups: list[dict[str, Any]] = [{"params": [*model.parameters()]}]
+    if protocol == "code":
+        biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+        weights = [p for name, p in model.named_parameters() if not name.endswith("bias")]
+        groups = [{"params": weights}, {"params": biases, "lr": BIAS_RATE * rate}]
     return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, fused=in_one_kernel(model))
 
 

@@ -12,12 +12,9 @@ from torch import nn
 from repro.models import cifar
 from repro.paper import MOMENTUM
 from repro.training import schedule
-from repro.training.optimizer import in_one_kernel
+from repro.training.optimizer import BIAS_RATE, in_one_kernel
 from repro.training.schedule import Plateau, Released
 from repro.training.sgd2012 import SGD2012
-
-BIAS_RATE = 2.0
-"""The rate of the biases over that of the weights, in the released settings."""
 
 
 class Recipe:

@@ -62,16 +62,3 @@ def _in_kernels(params: list[Tensor], velocities: list[Tensor], group: dict[str,
     for p, v in zip(params, velocities, strict=True):
         assert p.grad is not None
         fused.update(p, v, p.grad, rate=group["lr"], momentum=group["momentum"], decay=group["weight_decay"])
-
-
-def groups_2012(model: torch.nn.Module, rate: float, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:
-    """Return parameter groups by the released recipe: biases at twice the rate, without decay (layer-params-145.cfg).
-
-    The paper says "equal learning rate for all layers" and does not mention the biases.
-    """
-    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
-    weights = [p for name, p in model.named_parameters() if not name.endswith("bias")]
-    return [
-        {"params": weights, "lr": rate, "weight_decay": weight_decay},
-        {"params": biases, "lr": 2 * rate, "weight_decay": 0.0},
-    ]
