@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import Field, JsonValue
 
-from repro import environment, measure, store
+from repro import environment, files, measure, store
 from repro.experiments import epochs_to, final_error
 from repro.frozen import Frozen
 from repro.judging.stats import Estimate, prediction_interval, sample
@@ -198,5 +198,5 @@ def _by_name(runs: Mapping[int, Mapping[str, float]]) -> Values:
 
 if __name__ == "__main__":
     text = make().model_dump_json(indent=1, by_alias=True)
-    store.write_atomically(REFERENCE, text.encode() + b"\n")
+    files.write_atomically(REFERENCE, text.encode() + b"\n")
     sys.stdout.write(f"wrote {REFERENCE}\n")

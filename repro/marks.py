@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from repro import files, garbage, store
-from repro.store import Place, StoreError, Trial
+from repro.files import StoreError
+from repro.store import Place, Trial
 
 
 def of_records(root: Path) -> dict[Place, str]:

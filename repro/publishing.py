@@ -9,11 +9,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from repro import datasets, files, store
+from repro import datasets, files, notes, store
+from repro.files import StoreError
 from repro.judging import bands
 from repro.source import clean
 from repro.spec import Claim
-from repro.store import StoreError, Trial
+from repro.store import Trial
 
 SHOWN = "probe"
 """The experiment whose synthetic trials are published, too: they decide nothing, but the page shows what they saw."""
@@ -30,12 +31,12 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
     trials, problems = store.load(source)
     if not trials and not problems:
         raise StoreError(f"{source}: no records here; pass --store DIR")
-    plans = store.load_looks(source)  # first: evidence without its plans is none
+    plans = notes.load_looks(source)  # first: evidence without its plans is none
     expected = {claim: bands.load(source, claim) for claim in bands.claims(source)}
     shown = {at: looks for at, looks in plans.items() if _published(registry, *at)}
     for (claim, condition), looks in shown.items():  # before the records: without it a verdict is too mild
         for seeds in looks:  # added to those published before: no look is forgotten
-            store.add_look(target, claim, condition, seeds)
+            notes.add_look(target, claim, condition, seeds)
     copied, left_out = 0, list(problems)
     for trial in trials:
         published = trial.model_copy(update={"environment": {**trial.environment, "dirty": False}})  # as unfit() finds
@@ -47,7 +48,7 @@ def publish(source: Path, target: Path, registry: Mapping[str, Claim] = {}) -> t
         for name in (n for n in store.RESULTS if n != "record.json" and (ours or n != "pictures.npz")):
             path, to = (store.folder(root, trial.identity) / name for root in (source, target))
             if path.is_file() and not path.is_symlink() and not (same and to.exists()):
-                store.write_atomically(to, path.read_bytes())
+                files.write_atomically(to, path.read_bytes())
         store.save(target, published)  # the record last: with it a trial is complete; an old one gets its sum here
         copied += 1
     nothing = {claim for claim, _ in plans} - {claim for claim, _ in shown}

@@ -3,11 +3,10 @@
     STORE/trials/<identity>/record.json   what was run, how it ended, what was measured, where
                             curve.csv     the raw curve; missed.npz, looked.npz, pictures.npz: see RESULTS
                             checkpoint.pt while the trial can still go on, and .previous the one before
-    STORE/plans/<claim>.<condition>.json    the seeds each run asked for, oldest first
-    STORE/bands/<claim>.json                what was expected then: see repro.judging.bands
+    STORE/plans, STORE/bands              what was noted before a run: see repro.notes
 
-Records, plans and bands end with a checksum of their content. A file that does not match its checksum is reported and
-never used; a run that needs the place of such a record sets it aside as <name>.bad. Links in a store are not followed.
+A record ends with a checksum of its content. One that does not match it is reported and never used; a run that needs
+its place sets it aside as <name>.bad. Links in a store are not followed.
 
 The identity is a digest of what decides a trial's outcome: its spec and the digest of its data. So a repeated command
 finds its earlier work, and two claims share a trial that both need.
@@ -25,20 +24,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, ValidationError
 
 from repro import files, garbage
-from repro.files import StoreError, write_atomically
+from repro.files import StoreError
 from repro.frozen import Frozen, faults_in
-
-__all__ = [
-    "NO_DATA", "RESULTS", "SCHEMA", "Looks", "Measurement", "Place", "Plans", "Status", "StoreError", "Stored", "Trial",
-    "TrialSpec", "Unusable", "add_look", "evidence_digest", "folder", "load", "load_curve", "load_looks", "load_plans",
-    "locked", "noting", "own", "place", "places", "plan_files", "raw", "recall", "record", "save", "save_curve",
-    "stored", "unusable", "write_atomically",
-]  # fmt: skip
 
 SCHEMA = 1
 NO_DATA = "none"
@@ -128,7 +120,7 @@ def folder(root: Path, identity: str) -> Path:
 def save(root: Path, trial: Trial) -> None:
     """Write the trial's record in its folder, replacing an older one. Raises StoreError."""
     place = own(root, "trials", trial.identity)
-    write_atomically(place / "record.json", files.sealed(trial.model_dump_json(indent=1, by_alias=True)))
+    files.write_atomically(place / "record.json", files.sealed(trial.model_dump_json(indent=1, by_alias=True)))
     files.sync_folder(place)
 
 
@@ -158,7 +150,7 @@ def save_curve(root: Path, identity: str, rows: Iterable[Mapping[str, float]]) -
     """Write the raw curve, one row a check, every row with the same keys. Raises StoreError."""
     rows = list(rows)
     lines = [",".join(rows[0]), *(",".join(f"{value:.9g}" for value in row.values()) for row in rows)] if rows else []
-    write_atomically(own(root, "trials", identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
+    files.write_atomically(own(root, "trials", identity) / "curve.csv", ("\n".join(lines) + "\n").encode())
 
 
 def load_curve(root: Path, identity: str) -> list[dict[str, float]]:
@@ -266,10 +258,10 @@ def record(at: Place) -> Trial:
     except OSError as error:
         raise Unusable(f"the record cannot be read ({error.strerror or error}), and may be whole; try again") from error
     except ValueError as error:
-        _refuse_other(_schema(content) if isinstance(error, ValidationError) else SCHEMA, "record schema")
+        refuse_other(_schema(content) if isinstance(error, ValidationError) else SCHEMA, "record schema")
         told = faults_in(error, Trial)[0] if isinstance(error, ValidationError) else error
         raise StoreError(f"not a usable record ({told}); remove its folder to run the trial again") from error
-    _refuse_other(trial.schema_, "record schema")
+    refuse_other(trial.schema_, "record schema")
     if identity != at.name:
         raise StoreError(f"its content belongs in {identity}; edited or copied records are not used")
     return trial
@@ -282,7 +274,7 @@ def raw(at: Place) -> bytes:
     return files.read(at.path)
 
 
-def _refuse_other(schema: Any, what: str) -> None:
+def refuse_other(schema: Any, what: str) -> None:
     """Raise Unusable for a schema of another version: such a file is not damaged, and nobody should remove it."""
     if schema != SCHEMA:
         raise Unusable(f"{what} {schema!r}, this version reads {SCHEMA}; use that version, or pass --store DIR")
@@ -294,78 +286,6 @@ def _schema(content: bytes) -> Any:
         return json.loads(content).get("schema", SCHEMA)
     except (ValueError, AttributeError, RecursionError):
         return SCHEMA
-
-
-class Looks(Frozen):
-    """The seed lists that a condition was run with, oldest first; each new list is another look at the data."""
-
-    schema_: int = Field(alias="schema", default=SCHEMA)
-    claim: str
-    condition: str
-    looks: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...]
-
-
-@contextlib.contextmanager
-def noting(root: Path) -> Iterator[None]:
-    """Lock the plans and bands, so that two runs that start at once keep each other's notes. Raises StoreError."""
-    with files.held(own(root, "plans") / ".lock", wait=True):
-        yield
-
-
-def add_look(root: Path, claim: str, condition: str, seeds: tuple[int, ...]) -> None:
-    """Note that a run asked for ``seeds``; running a part of what was planned before is not a new look."""
-    path = own(root, "plans", f"{claim}.{condition}.json")
-    with noting(root):
-        old = _looks(path).looks if path.exists() else ()
-        if any(set(seeds) <= set(look) for look in old):
-            return
-        looks = Looks(claim=claim, condition=condition, looks=(*old, seeds))
-        write_atomically(path, files.sealed(looks.model_dump_json(by_alias=True)))
-
-
-class Plans(NamedTuple):
-    """What runs asked for, by (claim, condition), and what is wrong with each plan that cannot be used."""
-
-    looks: dict[tuple[str, str], tuple[tuple[int, ...], ...]]
-    unusable: dict[tuple[str, str], str]
-    """The path of the plan, what is wrong and what to do, by the (claim, condition) in the file's name."""
-
-
-def load_plans(root: Path) -> Plans:
-    """Return the looks under ``root``; a plan that cannot be used stands for looks that nobody knows any more."""
-    plans = Plans({}, {})
-    for path in plan_files(root):
-        claim, _, condition = path.stem.partition(".")  # names have no dots
-        try:
-            plans.looks[claim, condition] = _looks(path).looks
-        except StoreError as error:
-            plans.unusable[claim, condition] = str(error)
-    return plans
-
-
-def load_looks(root: Path) -> dict[tuple[str, str], tuple[tuple[int, ...], ...]]:
-    """Return the looks by (claim, condition). Raises StoreError for a plan that cannot be used."""
-    plans = load_plans(root)
-    for problem in plans.unusable.values():
-        raise StoreError(problem)
-    return plans.looks
-
-
-def plan_files(root: Path) -> list[Path]:
-    """Return the plan files, sorted by name. Raises StoreError where ``plans`` is a link or not a folder."""
-    return sorted(own(root, "plans").glob("*.json"))
-
-
-def _looks(path: Path) -> Looks:
-    """Return the plan at ``path``. Raises Unusable where it cannot be used, or belongs to another condition."""
-    try:
-        looks = Looks.model_validate_json(files.unsealed(files.read(path)))
-        if looks.schema_ == SCHEMA and path.stem != f"{looks.claim}.{looks.condition}":
-            raise ValueError(f"its content is the plan of {looks.claim}.{looks.condition}")
-    except (OSError, ValueError) as error:
-        raise unusable(path, "plan", error, Looks, "the looks that it counts") from error
-    _refuse_other(looks.schema_, f"{path}: plan schema")
-    return looks
 
 
 MISSED = "missed.npz"  # for each error, one bit per image in the order of the test set: 1 where it was missed

@@ -13,7 +13,7 @@ from fuzz import targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repro import registry, spec, store
+from repro import files, notes, registry, spec, store
 from repro.cli import main
 from repro.folders import default_claims
 from repro.judging import judge
@@ -117,7 +117,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, str]:
 def outcome_of(claim: spec.Claim, root: Path) -> str:
     """The verdict of a claim from what lies in a store."""
     found = judge.records(*store.stored(root))
-    return summary.outcomes({claim.id: claim}, found, store.load_plans(root))[claim.id]
+    return summary.outcomes({claim.id: claim}, found, notes.load_plans(root))[claim.id]
 
 
 @FEW_OR_MANY
@@ -158,6 +158,6 @@ def test_what_is_no_file_is_told(tmp_path: Path, name: str) -> None:
             assert trials == []
             assert problems[0].startswith(f"{path}: ")
         else:
-            with pytest.raises(store.StoreError, match=r"curve\.csv"):
+            with pytest.raises(files.StoreError, match=r"curve\.csv"):
                 store.load_curve(tmp_path, "0123456789abcdef")
         path.rmdir() if path.is_dir() else path.unlink()

@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from repro import folders, publishing, registry, store
 from repro.cli import main
+from repro.files import StoreError
 from repro.judging import bands
-from repro.store import StoreError, Trial, TrialSpec
+from repro.store import Trial, TrialSpec
 
 SOURCE = folders.default_claims()
 CLAIM = registry.load_claim(SOURCE / "parameters.toml")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from repro import experiments, registry, store
+from repro import experiments, notes, registry, store
 from repro.bench import results
 from repro.training.graphs import Unrecordable
 
@@ -435,11 +435,11 @@ def test_a_new_store_begins_with_what_is_published_and_runs_none_of_it_again(col
     assert "begins with the records of reports/" in told
     begun = {trial.identity: trial for trial in store.load(folder)[0]}
     assert begun == {trial.identity: trial for trial in store.load(reports)[0]}
-    assert store.load_looks(folder) == store.load_looks(reports)
+    assert notes.load_looks(folder) == notes.load_looks(reports)
     claim = registry.load_registry(ROOT / "claims")["relu-speedup"]
     done = {trial.spec.key: trial for trial in begun.values()}
     experiment = experiments.get(claim.experiment)
-    looked = {name: looks for (id_, name), looks in store.load_looks(reports).items() if id_ == claim.id}
+    looked = {name: looks for (id_, name), looks in notes.load_looks(reports).items() if id_ == claim.id}
     assert looked
     for name, looks in looked.items():
         seeds = {seed for look in looks for seed in look}

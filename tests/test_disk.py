@@ -17,12 +17,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from repro import files, measure, store
+from repro import files, measure, notes, store
 from repro.cli import main
 from repro.experiments import final_error
+from repro.files import StoreError
 from repro.measure import Monitor, Setting, Task
 from repro.running import attempt
-from repro.store import Measurement, StoreError, Trial, TrialSpec
+from repro.store import Measurement, Trial, TrialSpec
 from repro.training import checkpoint
 from repro.training.loop import Interrupted
 
@@ -147,11 +148,11 @@ def test_a_record_cut_anywhere_is_told(tmp_path: Path) -> None:
 
 def test_a_plan_with_a_flipped_digit_is_refused(tmp_path: Path) -> None:
     """Seeds decide how strict a verdict is; one that was not written is not taken for one that was."""
-    store.add_look(tmp_path, "claim", "smoke", (0, 1))
+    notes.add_look(tmp_path, "claim", "smoke", (0, 1))
     path = tmp_path / "plans" / "claim.smoke.json"
     path.write_bytes(path.read_bytes().replace(b"[0,1]", b"[0,9]"))
     with pytest.raises(StoreError, match=r"claim\.smoke\.json: not a usable plan \(its sum is not"):
-        store.load_looks(tmp_path)
+        notes.load_looks(tmp_path)
 
 
 def test_a_record_from_before_there_were_sums_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import crash
 import pytest
 import torch
 
-from repro import measure, store
+from repro import measure, notes, store
 from repro.data import Dataset
 from repro.experiments import final_error
 from repro.loading.pictures import Pictures
@@ -192,7 +192,7 @@ def test_two_runs_at_once_share_a_store(tmp_path: Path) -> None:
     assert problems == []
     assert len(measured) == len(set(measured)) == len(trials) > 5
     assert {trial.status for trial in trials} == {"completed"}
-    assert len(list((runs / "plans").glob("*.json"))) == len(store.load_looks(runs)) > 5
+    assert len(list((runs / "plans").glob("*.json"))) == len(notes.load_looks(runs)) > 5
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import made_up
 import pytest
 from click.testing import CliRunner
 
-from repro import experiments, files, marks, registry, store
+from repro import experiments, files, marks, notes, registry, store
 from repro.cli import main
 from repro.report import index, listing, summary
 from repro.store import Measurement, Trial, TrialSpec
@@ -40,7 +40,7 @@ def runs(tmp_path: Path) -> Path:
     store.save(root, counted(60_965_224.0))
     for seed in range(9):
         store.save(root, TRIAL.model_copy(update={"spec": TRIAL.spec.model_copy(update={"seed": seed})}))
-    store.add_look(root, CLAIM.id, CLAIM.headline, (0,))
+    notes.add_look(root, CLAIM.id, CLAIM.headline, (0,))
     return root
 
 
@@ -178,7 +178,7 @@ def test_a_stamp_changes_with_any_record(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"7.5", b"7.4"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     stamps += [stamp()]
-    store.add_look(tmp_path, "claim", "smoke", (0,))
+    notes.add_look(tmp_path, "claim", "smoke", (0,))
     stamps += [stamp()]
     path.unlink()
     stamps += [stamp()]

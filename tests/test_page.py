@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from made_up import CLAIMS, REPORTS
 
-from repro import cli, registry, spec, store
+from repro import cli, notes, registry, spec, store
+from repro.files import StoreError
 from repro.release import RELEASE
 from repro.report import page, sections, summary, svg, tables
-from repro.store import Measurement, StoreError, Trial
+from repro.store import Measurement, Trial
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_what_was_measured_beside_a_headline_is_told_at_the_top(filled: Path, cl
     times = {"relu": [6.0, 6.1, 5.9], "tanh": [9.0, 9.1, 9.2]}
     three = claim.conditions["cifar10-19pct"].model_copy(update={"seeds": (0, 1, 2)})
     made_up.condition(filled, claim.model_copy(update={"conditions": {three.name: three}}), three.name, times)
-    store.add_look(filled, claim.id, "cifar10-19pct", (0, 1, 2))
+    notes.add_look(filled, claim.id, "cifar10-19pct", (0, 1, 2))
     text = rendered(filled, claim)
     top = text[: text.index('id="verdicts">')]
     assert "1.52" in top
@@ -232,7 +233,7 @@ def test_the_first_run_of_a_newcomer_is_told_at_the_top(tmp_path: Path, claim: s
 
 def test_what_has_no_result_is_told_at_the_top(filled: Path, claim: spec.Claim) -> None:
     """A condition that was begun and not finished is in the heading, and its row has neither an empty value nor n."""
-    store.add_look(filled, claim.id, "cifar10-18pct", (0, 1))
+    notes.add_look(filled, claim.id, "cifar10-18pct", (0, 1))
     text = rendered(filled, claim)
     assert "Begun, but without a result, because a trial failed or is missing: " in text.split('id="verdicts">')[0]
     row = text.split('<table class="cards" id="overview"')[1].split("</table>")[0]

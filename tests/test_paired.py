@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from repro import experiments, folders, registry, store
+from repro import experiments, files, folders, registry, store
 from repro.judging import judge, paired
 from repro.store import Measurement, Trial
 
@@ -33,7 +33,7 @@ def _fill(root, rates, *, lie=0.0):
             store.save(root, trial)
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **{"top1-error-ten": np.packbits(bits)})
-            store.write_atomically(store.folder(root, trial.identity) / paired.MISSED, buffer.getvalue())
+            files.write_atomically(store.folder(root, trial.identity) / paired.MISSED, buffer.getvalue())
     return missed
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from simulation import Heard
 from torch import Tensor
 
-from repro import measure, store
+from repro import files, measure, store
 from repro.cli import main
 from repro.data import drawn
 from repro.experiments import final_error
@@ -398,7 +398,7 @@ def _alone(tmp_path: Path, changed: dict[str, Any]) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawn, "COUNTS", COUNTS)
         source = runner.prepare("final-error", condition, Place(None, tmp_path / "sets"))
-    with pytest.raises(store.StoreError) as told:
+    with pytest.raises(files.StoreError) as told:
         runner.run(runner.Wanted(condition, source, (0,)), Setting(tmp_path / "parts" / "rank-0", CPU))
     return str(told.value)
 

@@ -232,7 +232,7 @@ def test_a_set_without_training_pictures_has_no_statistics(root):
 
 def test_a_disk_that_cannot_be_written_has_its_statistics_all_the_same(root, monkeypatch):
     """They are computed each time."""
-    from repro.store import StoreError
+    from repro.files import StoreError
 
     def refuse(*_):
         raise StoreError("read-only")

@@ -3,10 +3,11 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from repro import folders, publishing, registry, store
+from repro import folders, notes, publishing, registry, store
 from repro.cli import main
+from repro.files import StoreError
 from repro.judging import bands
-from repro.store import Measurement, StoreError, Trial, TrialSpec
+from repro.store import Measurement, Trial, TrialSpec
 
 
 def _trial(seed=0, dataset="cifar10", status="completed", dirty=False):
@@ -73,11 +74,11 @@ def test_looks_of_two_stores_add_up(tmp_path):
     """Publishing from a second store forgets neither the records nor the looks of the first."""
     for name, seeds in (("one", (0, 1)), ("two", (0, 1, 2))):
         store.save(tmp_path / name, _trial(seed=len(seeds)))
-        store.add_look(tmp_path / name, "claim", "condition", seeds)
+        notes.add_look(tmp_path / name, "claim", "condition", seeds)
     for name in ("two", "one", "two"):
         publishing.publish(tmp_path / name, tmp_path / "reports")
     assert len(store.load(tmp_path / "reports")[0]) == 2
-    assert store.load_looks(tmp_path / "reports") == {("claim", "condition"): ((0, 1, 2),)}
+    assert notes.load_looks(tmp_path / "reports") == {("claim", "condition"): ((0, 1, 2),)}
 
 
 def test_an_empty_store_is_told(tmp_path):
@@ -185,13 +186,13 @@ def test_a_store_that_began_with_what_is_published_adds_to_it(tmp_path):
     """The way of reports/collect.sh: nothing is left out, and what was there stays what it was."""
     runs, reports = tmp_path / "runs", tmp_path / "reports"
     _ran(reports)
-    store.add_look(reports, "claim", "condition", (0, 1))
+    notes.add_look(reports, "claim", "condition", (0, 1))
     for folder in ("trials", "plans"):
         shutil.copytree(reports / folder, runs / folder)
     before = _content(reports)
     new = _trial(seed=1)
     store.save(runs, new)
-    store.add_look(runs, "claim", "condition", (0,))
+    notes.add_look(runs, "claim", "condition", (0,))
     assert publishing.publish(runs, reports) == (2, [])
     after = _content(reports)
     assert {path: after[path] for path in before} == before
@@ -262,10 +263,10 @@ def test_a_smoke_run_leaves_nothing_in_what_is_published(tmp_path):
     runs, reports = tmp_path / "runs", tmp_path / "reports"
     store.save(runs, _trial(dataset="embedded"))
     for claim, condition in (("relu-speedup", "smoke"), ("relu-speedup", "cifar10"), ("colour-towers", "smoke")):
-        store.add_look(runs, claim, condition, (0, 1))
-    store.add_look(runs, "lrn-error", "smoke", (0,))
+        notes.add_look(runs, claim, condition, (0, 1))
+    notes.add_look(runs, "lrn-error", "smoke", (0,))
     for id_ in ("relu-speedup", "lrn-error"):
         bands.note(runs, claims[id_])
     publishing.publish(runs, reports, claims)
-    assert set(store.load_looks(reports)) == {("relu-speedup", "cifar10"), ("colour-towers", "smoke")}
+    assert set(notes.load_looks(reports)) == {("relu-speedup", "cifar10"), ("colour-towers", "smoke")}
     assert bands.claims(reports) == ["relu-speedup"]

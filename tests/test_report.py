@@ -14,7 +14,7 @@ from judging import RELU
 from made_up import CLAIMS, REPORTS
 from rich.console import Console
 
-from repro import cli, folders, registry, spec, store
+from repro import cli, folders, notes, registry, spec, store
 from repro.experiments import Observation, Observed
 from repro.judging import diff
 from repro.judging.rules import ALPHA, in_words
@@ -67,7 +67,7 @@ def test_a_plan_that_cannot_be_used_is_told_and_the_rest_is_judged(filled: Path,
     """Nobody knows how strict the verdict has to be, so there is none; the estimate and every other verdict stay."""
     made_up.condition(filled, claim, "cifar10-18pct", {"relu": [6.0, 6.1, 5.9] + [6.0] * 2, "tanh": [36.0] * 5})
     for name in ("cifar10", "cifar10-18pct"):
-        store.add_look(filled, claim.id, name, claim.conditions[name].seeds)
+        notes.add_look(filled, claim.id, name, claim.conditions[name].seeds)
     before = summary.summarise({claim.id: claim}, filled)["claims"][0]
     path = filled / "plans" / "relu-speedup.cifar10.json"
     path.write_bytes(path.read_bytes()[:-30])
@@ -98,8 +98,8 @@ def flipped(path: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 1, -1])
 def test_damaged_records_leave_their_condition_an_error(filled: Path, claim: spec.Claim, kept: int) -> None:
     """One of many, all but one, or all: the reason says whose record it is, and the exit code is 3; none is a guess."""
-    store.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
-    store.add_look(filled, claim.id, "smoke", (0,))  # asked for, and nothing was recorded
+    notes.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
+    notes.add_look(filled, claim.id, "smoke", (0,))  # asked for, and nothing was recorded
     found = records_of(filled)
     for path in found[kept:] if kept >= 0 else found[:1]:
         flipped(path)
@@ -124,7 +124,7 @@ def test_a_damaged_record_that_does_not_say_whose_it_is_is_told_where_it_may_bel
     filled: Path, claim: spec.Claim
 ) -> None:
     """Nothing of the data can be read, so whose trial it was cannot be told: a run was begun, and nothing is left."""
-    store.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
+    notes.add_look(filled, claim.id, "cifar10", claim.conditions["cifar10"].seeds)
     for path in records_of(filled):
         path.write_bytes(bytes(300))
     found = summary.summarise({claim.id: claim}, filled)["claims"][0]
@@ -327,7 +327,7 @@ def test_how_often_a_verdict_is_wrong_follows_from_the_looks_it_had(filled: Path
     """One look is 5 times in 100; with a second, what was looked at twice is told as 7.5."""
     told = []
     for asked in (claim.conditions["cifar10"].seeds[:3], claim.conditions["cifar10"].seeds):
-        store.add_look(filled, claim.id, "cifar10", asked)
+        notes.add_look(filled, claim.id, "cifar10", asked)
         told.append(sections.chance(summary.summarise({claim.id: claim}, filled)))
     assert told[0].endswith("at most about 5 times in 100")
     assert told[1].endswith("those here had up to 2 looks, which makes it 7.5")
@@ -518,7 +518,7 @@ def test_no_interval_is_told_under_another_level(filled: Path, claim: spec.Claim
     """Seeds added after a first look make an interval of 95%: cells, figures and two stores side by side say so."""
     seeds = claim.conditions["cifar10"].seeds
     for asked in (seeds[:3], seeds)[2 - looks :]:
-        store.add_look(filled, claim.id, "cifar10", asked)
+        notes.add_look(filled, claim.id, "cifar10", asked)
     found = summary.summarise({claim.id: claim}, filled)
     console = Console(width=300, file=io.StringIO())
     sides = changes.table(diff.compare({claim.id: claim}, filled, filled))

@@ -11,10 +11,11 @@ from simulation import Heard
 
 from repro import experiments, store
 from repro.experiments import Planned
+from repro.files import StoreError
 from repro.marks import Reader
 from repro.running import work
 from repro.running.work import TRIES, Elsewhere, Gone, Outcome, Part, Work, drive
-from repro.store import StoreError, Trial
+from repro.store import Trial
 
 
 @pytest.mark.parametrize("seed", [1, 2])

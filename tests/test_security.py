@@ -16,14 +16,15 @@ import torch
 from click.testing import CliRunner
 
 import repro
-from repro import files, publishing, store
+from repro import files, notes, publishing, store
 from repro.cli import main
 from repro.data import DataError
 from repro.data.labels import listing
+from repro.files import StoreError
 from repro.folders import default_claims
 from repro.registry import load_claim
 from repro.spec import SpecError
-from repro.store import StoreError, Trial, TrialSpec
+from repro.store import Trial, TrialSpec
 from repro.training import checkpoint
 
 PACKAGE = Path(repro.__file__).parent
@@ -118,7 +119,7 @@ def test_a_path_with_nul_is_told(tmp_path: Path) -> None:
     for use in (
         lambda: store.load(root),
         lambda: store.save(root, TRIAL),
-        lambda: store.add_look(root, "claim", "smoke", (0,)),
+        lambda: notes.add_look(root, "claim", "smoke", (0,)),
         lambda: store.locked(root, TRIAL.identity).__enter__(),
     ):
         with pytest.raises(StoreError):
@@ -161,7 +162,7 @@ def test_links_in_a_store_lead_nowhere(tmp_path: Path) -> None:
 
     (root / "plans").symlink_to(outside)
     with pytest.raises(StoreError, match="is a link"):
-        store.add_look(root, "claim", "smoke", (0,))
+        notes.add_look(root, "claim", "smoke", (0,))
     assert {path.name: path.read_text() for path in outside.iterdir() if path.name == "kept"} == {"kept": "precious"}
     assert sorted(path.name for path in outside.iterdir()) == ["kept", "record.json"]
 
@@ -170,10 +171,10 @@ def test_a_plan_cannot_name_another_place(tmp_path: Path) -> None:
     """A plan counts only under the name that it gives itself, so no content leads out of plans/."""
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "a.b.json").write_text('{"claim":"../../x","condition":"b","looks":[[0]]}')
-    with pytest.raises(StoreError, match="its content is the plan of"):
-        store.load_looks(tmp_path)
+    with pytest.raises(StoreError, match="its content is that of"):
+        notes.load_looks(tmp_path)
     store.save(tmp_path, TRIAL)
-    with pytest.raises(StoreError, match="its content is the plan of"):
+    with pytest.raises(StoreError, match="its content is that of"):
         publishing.publish(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -25,16 +25,16 @@ pytest.importorskip("torch")
 
 import torch
 
-from repro import experiments, files, measure, registry, store
+from repro import experiments, files, measure, notes, registry, store
 from repro.cli import main
 from repro.experiments import Planned
-from repro.judging import bands
+from repro.files import StoreError
 from repro.marks import Reader
 from repro.measure import Monitor, Task
 from repro.report import progress, tables
 from repro.running import attempt, runner, session, workers
 from repro.running.work import Outcome
-from repro.store import Measurement, StoreError, Trial, TrialSpec
+from repro.store import Measurement, Trial, TrialSpec
 from repro.training.loop import Interrupted
 
 TWO = ("initial-weights", "parameters")
@@ -324,8 +324,7 @@ def test_a_full_disk_ends_the_command_and_tells_what_was_run(
         real(path, content)
 
     with monkeypatch.context() as full:
-        full.setattr(store, "write_atomically", write)
-        full.setattr(bands, "write_atomically", write)
+        full.setattr(files, "write_atomically", write)
         found = again(tmp_path)
     assert f"cannot write {runs / name}: No space left on device" in found.stderr
     assert len(found.stderr.splitlines()) == 1
@@ -607,7 +606,7 @@ except BaseException:
 
 def begun(runs: Path) -> list[str]:
     """Return the conditions of which a store says that they were run."""
-    return [condition for _, condition in store.load_looks(runs)] if runs.exists() else []
+    return [condition for _, condition in notes.load_looks(runs)] if runs.exists() else []
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import sys
 
 import pytest
 
-from repro import files, store
+from repro import files, notes, store
 from repro.experiments import epochs_to
+from repro.files import StoreError
 from repro.folders import default_claims
 from repro.registry import load_claim
-from repro.store import Measurement, StoreError, Trial, TrialSpec
+from repro.store import Measurement, Trial, TrialSpec
 
 CIFAR10 = "md5:c58f30108f718f92721af3b95e74349a"
 
@@ -133,7 +134,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_text("old")
     monkeypatch.setattr("os.fsync", lambda _fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(StoreError, match=r"cannot write .*file: No space left on device"):
-        store.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
 
@@ -150,8 +151,8 @@ def test_a_store_below_a_file_is_told(tmp_path, trial):
 def test_looks_count_new_seeds_only(tmp_path):
     """A part of what was planned before is no new look; more seeds are."""
     for seeds in ((0, 1, 2), (0, 1), (0, 1, 2, 3), (2,)):
-        store.add_look(tmp_path, "claim", "condition", seeds)
-    assert store.load_looks(tmp_path) == {("claim", "condition"): ((0, 1, 2), (0, 1, 2, 3))}
+        notes.add_look(tmp_path, "claim", "condition", seeds)
+    assert notes.load_looks(tmp_path) == {("claim", "condition"): ((0, 1, 2), (0, 1, 2, 3))}
 
 
 @pytest.mark.parametrize(
@@ -163,8 +164,8 @@ def test_a_damaged_plan_is_refused(tmp_path, content):
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "a.b.json").write_text(content)
     with pytest.raises(StoreError, match=r"plans/a\.b\.json: .*put a copy back"):
-        store.load_looks(tmp_path)
-    plans = store.load_plans(tmp_path)
+        notes.load_looks(tmp_path)
+    plans = notes.load_plans(tmp_path)
     assert (plans.looks, list(plans.unusable)) == ({}, [("a", "b")])
 
 
@@ -173,7 +174,7 @@ def test_a_newer_plan_is_refused_by_its_number(tmp_path):
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans" / "a.b.json").write_text('{"schema":2,"claim":"a","condition":"b","looks":[[0]]}')
     with pytest.raises(StoreError, match=r"a\.b\.json: plan schema 2, this version reads 1"):
-        store.load_looks(tmp_path)
+        notes.load_looks(tmp_path)
 
 
 def test_a_curve_comes_back_and_a_torn_one_is_told(root, trial):
@@ -193,7 +194,7 @@ def test_the_evidence_digest_follows_content_and_not_checkpoints(root, trial):
     before = store.evidence_digest(root)
     (_record(root, trial).parent / "checkpoint.pt").write_bytes(b"x")
     assert store.evidence_digest(root) == before
-    store.add_look(root, "claim", "condition", (0,))
+    notes.add_look(root, "claim", "condition", (0,))
     seen = {before, store.evidence_digest(root)}
     for name in store.RESULTS:  # a report follows from each: the images missed, too
         (_record(root, trial).parent / name).write_bytes(b"x")
@@ -204,12 +205,12 @@ def test_the_evidence_digest_follows_content_and_not_checkpoints(root, trial):
 def test_looks_asked_for_at_once_are_all_kept(tmp_path):
     """Processes that note a look at the same time do not forget each other's."""
     script = (
-        "import sys; from pathlib import Path; from repro.store import add_look\n"
+        "import sys; from pathlib import Path; from repro.notes import add_look\n"
         "for seed in range(40): add_look(Path(sys.argv[1]), 'claim', 'smoke', (int(sys.argv[2]) * 100 + seed,))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(number)]) for number in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
-    looks = store.load_looks(tmp_path)["claim", "smoke"]
+    looks = notes.load_looks(tmp_path)["claim", "smoke"]
     assert sorted(looks) == [(number * 100 + seed,) for number in range(3) for seed in range(40)]
 
 

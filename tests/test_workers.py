@@ -18,9 +18,9 @@ from simulation import Heard
 from repro import measure, store
 from repro.data.processes import in_processes, unheard
 from repro.experiments import final_error
+from repro.files import StoreError
 from repro.measure import Setting
 from repro.running import runner, workers
-from repro.store import StoreError
 from repro.training.loop import Interrupted
 
 CPU = torch.device("cpu")

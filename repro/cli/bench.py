@@ -96,7 +96,7 @@ def bench(
         now = benchmark.measure(chosen, s, rounds=rounds, command=command, data=pictures, heard=heard)
     _tell_where(now)
     if out:
-        from repro.store import write_atomically
+        from repro.files import write_atomically
 
         write_atomically(out, results.dumped(now).encode())
         click.echo(f"wrote {out}")

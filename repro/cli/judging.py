@@ -52,17 +52,17 @@ def judge(ctx: click.Context, /, ids: Sequence[str], store: Path, claims: Path |
 @click.pass_context
 def diff(ctx: click.Context, /, old: Path, new: Path, claims: Path | None) -> None:
     """Compare two stores: changed verdicts, and estimates that differ by more than chance."""
-    from repro import registry, store
+    from repro import files, notes, registry, store
     from repro.judging import diff as differences
     from repro.report import changes
     from repro.report.console import terminal
 
     for root in (old, new):
         trials, problems = store.load(root)
-        for problem in (*problems, *store.load_plans(root).unusable.values()):
+        for problem in (*problems, *notes.load_plans(root).unusable.values()):
             click.echo(f"repro: not used: {problem}", err=True)
         if not trials:
-            raise store.StoreError(f"{root}: no records here; give two stores, such as reports and runs")
+            raise files.StoreError(f"{root}: no records here; give two stores, such as reports and runs")
     rows = differences.compare(registry.load_registry(registry_folder(claims)), old, new)
     if not rows:
         click.echo("0 compared: neither store has trials of this registry")

@@ -38,7 +38,7 @@ def plan(
     For all claims, or those named. Unless --scale or --condition says otherwise, this covers every condition of the
     claims named, or for all claims the conditions of the scales paper and reduced.
     """
-    from repro import registry
+    from repro import notes, registry
     from repro import store as stores
     from repro.planning import forecast, reuse
     from repro.planning import plan as planning
@@ -56,7 +56,7 @@ def plan(
     device, gpus = _on(device, gpus)
     over = forecast.Machines(machines, gpus)
     trials, problems = stores.load(store)
-    asked_for = stores.load_plans(store)
+    asked_for = notes.load_plans(store)
     for problem in (*problems, *asked_for.unusable.values()):
         click.echo(f"repro: not used: {problem}", err=True)
     if budget_s is not None:
@@ -105,7 +105,7 @@ def explain(trial: str, store: Path, claims: Path | None) -> None:
 
     TRIAL is the start of its digest.
     """
-    from repro import registry
+    from repro import notes, registry
     from repro import store as stores
     from repro.planning import reuse
 
@@ -115,7 +115,7 @@ def explain(trial: str, store: Path, claims: Path | None) -> None:
         if any(problem.startswith(f"{path}: ") for path in hidden):
             raise Usage(problem)
     one = reuse.find(found, trial)
-    plans = stores.load_plans(store)
+    plans = notes.load_plans(store)
     for problem in plans.unusable.values():
         click.echo(f"repro: not used: {problem}", err=True)
     asked = reuse.demand(registry.load_registry(registry_folder(claims)), found, plans.looks)

@@ -72,8 +72,8 @@ def _printed(found: dict[str, Any], form: str, changed: "list[Turn] | None") -> 
 
 
 def _write_page(path: Path, found: dict[str, Any], store: Path, changed: "list[Turn] | None") -> None:
+    from repro.files import write_atomically
     from repro.report import page, summary
-    from repro.store import write_atomically
 
     beside = path.resolve().parent == store.resolve()  # then its links to the raw records lead somewhere
     write_atomically(path, page.render(found, store, linked=beside, changes=changed).encode())
@@ -110,8 +110,8 @@ def publish(ctx: click.Context, /, to: Path, claims: Path | None, store: Path) -
     Records that are there already stay: another run of the same trial is left out, and a line says so.
     """
     from repro import publishing, registry
+    from repro.files import write_atomically
     from repro.report import markdown, page, summary
-    from repro.store import write_atomically
 
     pages = to / "index.html", to / "README.md"
     for path in pages:

@@ -10,7 +10,7 @@ from PIL import Image
 from repro.data import DataError, embedded
 from repro.data.prepared import Entry, Manifest, Prepared, load, write_manifest
 from repro.datasets import DATASETS
-from repro.store import write_atomically
+from repro.files import write_atomically
 
 COUNTS = {"train": DATASETS["embedded"].train, "val": DATASETS["embedded"].test}
 """Few pictures, enough to see that everything works."""

@@ -26,7 +26,7 @@ import numpy as np
 
 from repro.data import DataError
 from repro.datasets import unlike
-from repro.store import StoreError, write_atomically
+from repro.files import StoreError, write_atomically
 
 SPLITS = ("train", "val")
 MANIFEST = "manifest.json"

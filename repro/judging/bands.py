@@ -9,12 +9,9 @@ later, the verdict follows the file, and a line reports what the file said befor
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field
-
-from repro import files
-from repro.frozen import Frozen
+from repro import notes
 from repro.spec import Claim, Expectation, band_text, name_text, published_text
-from repro.store import SCHEMA, Unusable, noting, own, unusable, write_atomically
+from repro.store import own
 
 HEADLINE = "the headline"
 SCALE = "the scale of the headline"
@@ -23,11 +20,9 @@ REASON = "the reason of "
 BETTER = "the better side of "
 
 
-class Bands(Frozen):
+class Bands(notes.Note):
     """A claim's expectations in words, by name: one version each time they were found changed, oldest first."""
 
-    schema_: int = Field(alias="schema", default=SCHEMA)
-    claim: str
     versions: tuple[dict[str, str], ...]
 
 
@@ -59,12 +54,11 @@ def note(root: Path, claim: Claim) -> None:
 
 def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
     """Append versions to those on record, without repeating any that these already end with. Raises StoreError."""
-    with noting(root):
+    with notes.noting(root):
         found, given = list(load(root, claim)), list(versions)
         shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
         found += given[shared:]
-        text = Bands(claim=claim, versions=tuple(found)).model_dump_json(by_alias=True)
-        write_atomically(_path(root, claim), files.sealed(text))
+        notes.write(_path(root, claim), Bands(claim=claim, versions=tuple(found)))
 
 
 def merge(root: Path, claim: str, versions: tuple[dict[str, str], ...]) -> None:
@@ -81,18 +75,10 @@ def claims(root: Path) -> list[str]:
 
 def load(root: Path, claim: str) -> tuple[dict[str, str], ...]:
     """Return the versions on record for a claim, oldest first; empty where there are none. Raises StoreError."""
-    path = _path(root, claim)
     try:
-        found = Bands.model_validate_json(files.unsealed(files.read(path)))
-        if found.schema_ == SCHEMA and found.claim != claim:
-            raise ValueError(f"its content is that of {found.claim}")
-    except (FileNotFoundError, NotADirectoryError):
+        return notes.read(_path(root, claim), Bands, "record of bands", "what was expected at the first run").versions
+    except FileNotFoundError:
         return ()
-    except (OSError, ValueError) as error:
-        raise unusable(path, "record of bands", error, Bands, "what was expected at the first run") from error
-    if found.schema_ != SCHEMA:
-        raise Unusable(f"{path}: bands schema {found.schema_}, this version reads {SCHEMA}")
-    return found.versions
 
 
 def _path(root: Path, claim: str) -> Path:

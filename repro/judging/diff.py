@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from repro import store
+from repro import notes, store
 from repro.judging import judge
 from repro.judging.compare import groups, samples
 from repro.judging.rules import known
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 def compare(registry: Mapping[str, Claim], old: Path, new: Path) -> list[Row]:
     """Return every condition that was run in either store, judged by today's rules in both. Raises StoreError."""
-    loaded = [(judge.records(*store.stored(root)), store.load_plans(root)) for root in (old, new)]
+    loaded = [(judge.records(*store.stored(root)), notes.load_plans(root)) for root in (old, new)]
     rows = []
     for claim in registry.values():
         a, b = (judge.judge_all(claim, found, plans.looks, plans.unusable) for found, plans in loaded)

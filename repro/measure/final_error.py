@@ -22,13 +22,13 @@ from repro import environment
 from repro.datasets import DATASETS
 from repro.experiments import TEST_IMAGES, TRAINED
 from repro.experiments.final_error import UNITS, Parameters
-from repro.files import held
+from repro.files import StoreError, held, write_atomically
 from repro.loading.pictures import Pictures
 from repro.measure import Monitor, Place, Task
 from repro.measure.member import Network
 from repro.paper import STORED
 from repro.seeds import derive
-from repro.store import MISSED, Measurement, Status, StoreError, Trial, folder, save, save_curve, write_atomically
+from repro.store import MISSED, Measurement, Status, Trial, folder, save, save_curve
 from repro.training import checkpoint, precision
 from repro.training.captured import update_for
 from repro.training.evaluation import missed

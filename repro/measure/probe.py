@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.experiments.probe import EXAMINED, UNITS, Parameters, colour_shares
+from repro.files import write_atomically
 from repro.loading.pictures import Pictures
 from repro.loading.reference import decode
 from repro.measure import Monitor, Task
 from repro.measure.final_error import Run, load, train_all
-from repro.store import Measurement, Trial, folder, write_atomically
+from repro.store import Measurement, Trial, folder
 
 __all__ = ["load", "measure"]
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from repro import files, garbage, marks, store
-from repro.store import Place, StoreError, Trial, TrialSpec
+from repro import files, garbage, marks, notes, store
+from repro.files import StoreError
+from repro.store import Place, Trial, TrialSpec
 
 if TYPE_CHECKING:
     from repro.judging.judge import Records
@@ -22,7 +23,7 @@ def stamp(root: Path, found: Mapping[Place, str]) -> str:
     """Return a digest that changes whenever a plan or a record does; ``found`` are the marks of all records."""
     settled = time.time() - files.SETTLED_S
     digest = hashlib.sha256("".join(f"{place.path} {mark}\n" for place, mark in found.items()).encode())
-    for path in store.plan_files(root):
+    for path in notes.plan_files(root):
         digest.update(f"{path} {marks.of_file(str(path), settled)}\n".encode())
     return digest.hexdigest()
 

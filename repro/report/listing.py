@@ -80,14 +80,14 @@ def rows(claims: Path, store: Path) -> List:
 
 def _rows(claims: Path, root: Path, keys: Mapping[str, str], problems: list[str]) -> list[Row]:
     """Return the rows, judged by today's rules; each file that cannot be used adds a line to ``problems``."""
-    from repro import store
+    from repro import notes, store
     from repro.judging import judge
     from repro.planning import plan
     from repro.registry import load_registry
     from repro.report import index, summary
 
     registry = load_registry(claims)
-    plans = store.load_plans(root)
+    plans = notes.load_plans(root)
     outcomes = summary.outcomes(registry, index.records(root, keys, problems), plans)
     if problems:  # which claims a damaged record may be of follows only from all the others
         stored = store.stored(root)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from repro import store
 from repro.experiments import TRAINED
 from repro.experiments.probe import colour_shares
-from repro.store import StoreError
+from repro.files import StoreError
 
 if TYPE_CHECKING:
     import numpy as np

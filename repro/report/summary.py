@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, datasets, experiments, release, store
+from repro import __version__, datasets, experiments, files, notes, release, store
 from repro.experiments import Observed
 from repro.judging import bands, paired, resolve
 from repro.judging.judge import Judged, Records, Verdict, judge, judge_all, records
@@ -40,7 +40,7 @@ def summarise(registry: Mapping[str, Claim], root: Path, *, ahead: bool = False)
     ``ahead`` adds what the planned seeds of each condition can resolve, which takes a second or two.
     Files of the store that cannot be used are listed in ``problems``: the rest is judged without them.
     """
-    stored, plans = store.stored(root), store.load_plans(root)
+    stored, plans = store.stored(root), notes.load_plans(root)
     trials, problems = stored.trials, [*stored.refused.values(), *plans.unusable.values()]
     found_once = records(*stored)
     claims = []
@@ -78,12 +78,12 @@ def _moved(root: Path, claim: Claim, problems: list[str]) -> list[str]:
     """Return what changed in a claim's bands since its first run; if that cannot be told, add why to ``problems``."""
     try:
         return bands.changed(root, claim)
-    except store.StoreError as error:
+    except files.StoreError as error:
         problems.append(str(error))
         return [f"whether a band was changed since the first run cannot be told: bands/{claim.id}.json cannot be used"]
 
 
-def outcomes(registry: Mapping[str, Claim], found: Records, plans: store.Plans) -> dict[str, str]:
+def outcomes(registry: Mapping[str, Claim], found: Records, plans: notes.Plans) -> dict[str, str]:
     """Return each claim's outcome, by id: what a list needs, without the rest of the report."""
     told: dict[str, str] = {}
     for id_, claim in registry.items():

@@ -2,10 +2,11 @@
 
 from repro import experiments, measure
 from repro.environment import describe
+from repro.files import StoreError
 from repro.measure import Data, Monitor, Task, together
 from repro.problem import told
 from repro.running.work import Elsewhere, Outcome
-from repro.store import StoreError, Trial, TrialSpec, locked, recall, save
+from repro.store import Trial, TrialSpec, locked, recall, save
 from repro.training.loop import Interrupted
 from repro.training.parallel import ALONE, Lost, Team
 from repro.training.passes import for_want_of_memory

@@ -13,8 +13,10 @@ import click
 from rich.console import Console
 
 from repro import experiments
+from repro.files import StoreError
 from repro.judging import bands
 from repro.marks import Reader
+from repro.notes import add_look
 from repro.outcomes import BROKEN, UNTESTED
 from repro.planning import plan
 from repro.planning.plan import Choice
@@ -23,7 +25,7 @@ from repro.report import summary, tables
 from repro.report.console import terminal
 from repro.report.progress import Progress
 from repro.spec import Claim, Condition
-from repro.store import StoreError, Unusable, add_look
+from repro.store import Unusable
 
 
 @dataclass(frozen=True, kw_only=True)

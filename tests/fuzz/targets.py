@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from repro import files, store
+from repro import files, notes, store
 from repro.data import DataError
 from repro.data.prepared import Entry, Manifest, read_manifest, write_manifest
+from repro.files import StoreError
 from repro.folders import default_claims
 from repro.problem import Problem
 from repro.registry import load_claim
 from repro.spec import SpecError
-from repro.store import StoreError
 from repro.training import checkpoint
 
 PLACE = Path(tempfile.mkdtemp(prefix="repro-fuzz-"))
@@ -75,7 +75,7 @@ def plan(content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     try:
-        looks = store.load_looks(PLACE)
+        looks = notes.load_looks(PLACE)
     except StoreError as error:
         return _told(error, f"{path}: ")
     assert list(looks) == [("mine", "smoke")]
