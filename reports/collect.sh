@@ -4,7 +4,7 @@
 #   reports/collect.sh PIECE STORE [DATA]
 #
 #   check     the tests that need a GPU: kernels against the reference, recorded steps against eager ones; all of them
-#             again in every call, with what they say in STORE/check-FILE.log
+#             again in every call, side by side, with what they say in STORE/check-PART.log
 #   headline  relu-speedup on CIFAR-10, the condition that decides it
 #   steps     repro bench of the step (fp32, bf16) and of response normalisation
 #   limits    what the GPU gives at most, and where a step's time goes there, as STORE/limits-TABLE.md
@@ -56,7 +56,8 @@ store=$(cd "$2" && pwd)
 limit=${LIMIT:-500} device=${DEVICE:-cuda} jobs=${JOBS:-4}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PYTHONUNBUFFERED=1
-worst=0 stopped=0
+export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$(dirname "$store")/triton}" # what it compiled serves later calls
+worst=0 stopped=0 rounds=
 
 # Say in words what stands against publishing what this source measures; nothing where nothing does.
 unclean() {
@@ -139,10 +140,6 @@ bounded() {
   esac
 }
 
-# Likewise, and keep what it says in a file. `tee` hears of no interrupt: the last words are kept, too.
-# shellcheck disable=SC2016 # what is quoted is for the bash that waits for both
-logged() { bounded bash -c 'set -o pipefail; "${@:2}" 2>&1 | tee -i "$1"' bash "$@"; }
-
 repro() { bounded "${PYTHON:-python}" -m repro "$@"; }
 
 claim() {
@@ -161,7 +158,8 @@ bench() {
     there "$file"
     return
   fi
-  repro bench "$@" --device "$device" --precision "$precision" --batch "$batch" --json "$file.part"
+  repro bench "$@" --device "$device" --precision "$precision" --batch "$batch" ${rounds:+--rounds "$rounds"} \
+    --json "$file.part"
   if grep -qs '"not_measured": {}' "$file.part"; then mv "$file.part" "$file"; fi # else the next call tries again
 }
 
@@ -202,21 +200,9 @@ pack() {
 
 case $piece in
   check)
-    export CUBLAS_WORKSPACE_CONFIG=:4096:8 # torch looks at the first product of matrices only, and remembers
     here='import torch; raise SystemExit(None if torch.cuda.is_available() else "torch sees no GPU, all is left out")'
     [ "$device" = cpu ] || bounded "${PYTHON:-python}" -c "$here"
-    # A process a file: after one illegal access, all that its process asks of the GPU fails. -W: a warning of torch's
-    # is told and fails nothing, as which libraries it speaks of differs from GPU to GPU. -o: tell where a test hangs.
-    # Those that were cut off go last: one that hangs would take the time of all others, call after call.
-    first=() last=()
-    for name in gpu gpu_training steps; do
-      if [ -e "$store/check-$name.log" ] && [ ! -e "$store/check-$name.xml" ]; then last+=($name); else first+=($name); fi
-    done
-    for name in "${first[@]}" "${last[@]}"; do
-      rm -f "$store/check-$name.xml"
-      logged "$store/check-$name.log" "${PYTHON:-python}" -m pytest -q -W default -o faulthandler_timeout=100 \
-        -p no:cacheprovider --junitxml "$store/check-$name.xml" "tests/test_$name.py"
-    done
+    bounded "${PYTHON:-python}" tests/gpu_checks.py "$store"
     ;;
   headline)
     begin
@@ -226,7 +212,8 @@ case $piece in
   limits)
     export TEARDOWN_CUPTI=0 # torch's profiler is opened several times in a process, around CUDA graphs
     # A file a table: what is cut off is measured again, and nothing else.
-    for table in ceilings {convolutions,steps,busiest}-{fp32,tf32,bf16} kernels; do
+    for table in ceilings kernels {steps-{fp32,bf16,tf32}{,-tried},busiest-{fp32,bf16,tf32}} \
+      convolutions-{fp32,bf16,tf32}{,-tried}; do
       file=$store/limits-$table.md
       if [ -e "$file" ]; then
         there "$file"
@@ -241,7 +228,9 @@ case $piece in
     steps
     # A file a case: a run of `repro bench` that is cut off leaves nothing.
     for batch in 128 1024; do bench tf32 $batch step; done
-    for case in evaluation optimizer together cifar loader loader-and-step; do bench fp32 128 $case; done
+    for case in evaluation optimizer together cifar; do bench fp32 128 $case; done
+    rounds=4 # what is fed from files takes seconds a round on many cores
+    for case in loader loader-and-step; do bench fp32 128 $case; done
     if [ -n "${CONDITION:-}" ] || [ -d "${data[1]:-/nowhere}/prepared/ilsvrc-2012" ]; then
       claim free-augmentation ilsvrc-2012
     else

@@ -379,6 +379,22 @@ def test_nor_when_another_thread_that_put_it_off_is_done(cuda):
     assert gc.isenabled()
 
 
+def test_a_graph_that_is_dropped_while_another_is_recorded_is_freed_behind_it(cuda):
+    """torch 2.11 keeps the graphs of a device in a set, without a lock."""
+    first = [cuda_graph(lambda: None, lambda: None)[0]]
+
+    def body():
+        first.clear()
+        gc.collect()
+        return "reset" in cuda.told
+
+    second, freed = cuda_graph(lambda: None, body)
+    assert not freed
+    third = cuda_graph(lambda: None, lambda: None)[0]
+    assert cuda.told.count("reset") == 1
+    assert (second.stream.number, third.stream.number) == (1, 0)
+
+
 def test_a_warm_up_that_failed_leaves_no_trace(cuda):
     """Most likely for want of memory: nothing was recorded, and its stream can be had again."""
 

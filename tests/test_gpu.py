@@ -26,6 +26,7 @@ from repro.models.pooling import MaxPool2d
 from repro.seeds import derive
 from repro.training import precision
 from repro.training.captured import update_for
+from repro.training.graphs import cuda_graph
 from repro.training.inputs import Input, batches
 from repro.training.loop import Recent
 from repro.training.optimizer import optimizer_for
@@ -107,17 +108,10 @@ def test_kernels_can_be_recorded_and_replayed():
         y = pool(norm(x))
         return y, torch.autograd.grad(y.square().sum(), x)[0]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        run()  # compiles the kernels
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        recorded = run()
+    replay, recorded = cuda_graph(run, run)  # first to compile the kernels
     with torch.no_grad():
         x.copy_(kernel_checks.noise(4, 96, 13, 13, dtype=torch.float32, device="cuda", scale=100.0, seed=2))
-    graph.replay()
+    replay()
     for again, launched in zip(recorded, run(), strict=True):
         assert torch.equal(again, launched)
 
@@ -156,20 +150,16 @@ def test_a_captured_dropout_goes_from_step_to_step() -> None:
     """Captured once, forward and backward, and replayed at other steps, it has the masks and gradients of each."""
     own = dropout(GPU)
     x = torch.ones(128, 4096, device=GPU, requires_grad=True)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            torch.autograd.grad(own(x).sum(), x)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
         out = own(x)
-        (gradient,) = torch.autograd.grad(out.sum(), x)
+        return out, torch.autograd.grad(out.sum(), x)[0]
+
+    replay, (out, gradient) = cuda_graph(run, run)
     seen = []
     for step in (0, 1, 70_000):
         own.draw.at(step)
-        graph.replay()
+        replay()
         expected = own.mask(x).float()
         assert torch.equal(out, expected)
         assert torch.equal(gradient, expected)

@@ -58,10 +58,10 @@ class ResponseNorm(nn.Module):
 @cache
 def _band(maps: int, size: int, towers: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the matrix of zeros and ones that sums each map's window, its neighbours in the same tower."""
-    index = torch.arange(maps, device=device)
+    index = torch.arange(maps)  # on the CPU: the copy has arrived before another thread can ask for it
     near = (index[:, None] - index).abs() <= size // 2
     tower = index // (maps // towers)
-    return (near & (tower[:, None] == tower)).to(dtype)
+    return (near & (tower[:, None] == tower)).to(device, dtype)
 
 
 class _ResponseNorm(torch.autograd.Function):

@@ -68,10 +68,29 @@ class _Graph:
     def __call__(self) -> None:
         self.graph.replay()
 
+    def free(self) -> None:
+        """Free the recording; then its stream may be lent again."""
+        self.graph.reset()
+        self.streams.give(self.device, self.stream)
+
     def __del__(self) -> None:
         if hasattr(self, "graph"):
-            self.graph.reset()  # before anybody else records on the stream
-            self.streams.give(self.device, self.stream)
+            _retired.append(self.free)
+            if _one_at_a_time.acquire(blocking=False):
+                try:
+                    _free_retired()
+                finally:
+                    _one_at_a_time.release()
+
+
+_retired: list[Callable[[], None]] = []
+"""What frees each graph that nobody has any more. torch 2.11 keeps the graphs of a device in a set, without a lock: so
+none is freed while a thread records another."""
+
+
+def _free_retired() -> None:
+    while _retired:
+        _retired.pop()()
 
 
 _failed: list[_Graph] = []
@@ -88,6 +107,7 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
     replay fills. Raises Unrecordable where the recording fails, or torch's OutOfMemoryError where memory runs out.
     """
     with _one_at_a_time:
+        _free_retired()
         torch.cuda.synchronize()  # a stream that was given back may still have replays of its former graph to run
         made, outside = _Graph(_streams), torch.cuda.current_stream()
         made.stream.wait_stream(outside)
@@ -98,8 +118,9 @@ def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Ca
             outside.wait_stream(made.stream)
         causes: list[Exception] = []
         try:
-            # "thread_local" lets other threads of this process, say with a loader, go on meanwhile. Garbage collection
-            # waits: to free a graph that is part of a reference cycle takes calls that a recording forbids.
+            # "thread_local" lets other threads of this process, say with a loader, go on meanwhile; none may wait for
+            # the whole device, which ends a recording in any mode. Garbage collection waits: to free a graph that is
+            # part of a reference cycle takes calls that a recording forbids.
             with (
                 garbage.put_off(),
                 torch.cuda.graph(made.graph, stream=made.stream, capture_error_mode="thread_local"),

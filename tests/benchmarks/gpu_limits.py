@@ -1,10 +1,11 @@
 """What a GPU gives at most, and where a recorded step's time goes there, as Markdown: ``gpu_limits.py TABLE``.
 
-A call is a table: ``ceilings``, products of matrices and a copy; ``convolutions-PRECISION``, each by layout and
-``cudnn.benchmark``; ``kernels``, ours by the bytes that they must move; ``steps-PRECISION``, whole ones;
-``busiest-PRECISION``, the kernels that take most of one. All but the last are recorded and replayed, so that no launch
-is timed, with ours, and what is set beside it, in turns. What cannot be measured is told in its place, and the rest
-goes on; but up to torch 2.11 a process in which one recording failed makes no other (pytorch/pytorch#180395).
+A call is a table: ``ceilings``, products of matrices and a copy; ``kernels``, ours by the bytes that they must move;
+``steps-PRECISION``, whole ones; ``busiest-PRECISION``, the kernels that take most of one; ``convolutions-PRECISION``,
+each by layout. Behind ``-tried`` cuDNN tries its algorithms (``cudnn.benchmark``): in a process of its own, since torch
+keeps its first choice for a shape, whichever way that was made. All but ``busiest`` are recorded and replayed, so that
+no launch is timed, with ours, and what is set beside it, in turns. What cannot be measured is told in its place, and
+the rest goes on; but up to torch 2.11 a process in which one recording failed makes no other (pytorch/pytorch#180395).
 ``--device cpu`` is there to see that it runs: small, unrecorded, and without our kernels.
 """
 
@@ -57,15 +58,13 @@ def dtype_of(precision):
 
 
 @contextmanager
-def chosen(precision: str, *, benchmark: bool = False) -> Iterator[None]:
-    """Have torch compute so, and leave it in strict single precision and with cuDNN's own choice."""
+def chosen(precision: str) -> Iterator[None]:
+    """Have torch compute so, and leave it in strict single precision."""
     precisions.use(precision)
-    torch.backends.cudnn.benchmark = benchmark
     try:
         yield
     finally:
         precisions.use("fp32")
-        torch.backends.cudnn.benchmark = False
 
 
 class Bench:
@@ -146,23 +145,20 @@ def convolution(bench, shape, batch, precision, layout):
 
 
 def convolutions(bench, precision):
-    """Print each convolution forward and back: which layout and which way of choosing an algorithm is the fastest."""
+    """Print each convolution forward and back, by layout."""
     batch = BATCH if bench.cuda else 1
-    ways = [(name, layout, benchmark) for benchmark in (False, True) for name, layout in LAYOUTS.items()]
-    told = [f"{name}{', benchmark' * benchmark}" for name, _, benchmark in ways]
-    head(f"convolution, batch {batch}: ms (TFLOP/s)", *told)
+    head(f"convolution, batch {batch}: ms (TFLOP/s)", *LAYOUTS)
     for name, shape in CONVOLUTIONS.items():
         calls, cells, flop = {}, {}, 0
-        for way, (_, layout, benchmark) in zip(told, ways, strict=True):
-            with chosen(precision, benchmark=benchmark):
+        with chosen(precision):
+            for way, layout in LAYOUTS.items():
                 made, cells[way] = attempt(partial(convolution, bench, shape, batch, precision, layout))
-            if made is not None:
-                calls[way], flop = made
-        with chosen(precision):  # a recording keeps what it chose
+                if made is not None:
+                    calls[way], flop = made
             ms, why = attempt(partial(bench.ms, calls)) if calls else ({}, "")
         for way in calls:
             cells[way] = why or f"{ms[way]:.3f} ({1e-9 * flop / ms[way]:.0f})"
-        row(f"{name}, {precision}", *(cells[way] for way in told))
+        row(f"{name}, {precision}", *(cells[way] for way in LAYOUTS))
 
 
 def kernels(bench):
@@ -255,20 +251,17 @@ def on_weights(bench):
 
 
 def steps(bench, precision):
-    """Print whole steps, as a trial takes them, with cuDNN's own choice of algorithms and by trying them."""
-    head("step", "ms", "images/s", "by trying, ms", "images/s")
+    """Print whole steps, as a trial takes them."""
+    head("step", "ms", "images/s")
     for net, batch in STEPS if bench.cuda else SMALL:
-        cells = []
-        for benchmark in (False, True):
-            ms, why = attempt(partial(step_ms, bench, net, batch, precision, benchmark=benchmark))
-            cells += [why, ""] if why else [f"{ms:.3f}", f"{1e3 * batch / ms:,.0f}"]
-        row(f"{net}, batch {batch}, {precision}", *cells)
+        ms, why = attempt(partial(step_ms, bench, net, batch, precision))
+        row(f"{net}, batch {batch}, {precision}", *([why, ""] if why else [f"{ms:.3f}", f"{1e3 * batch / ms:,.0f}"]))
 
 
-def step_ms(bench, net, batch, precision, *, benchmark):
+def step_ms(bench, net, batch, precision):
     """Return the milliseconds of a step."""
     gc.collect()  # the memory of the step before this one
-    with chosen(precision, benchmark=benchmark):
+    with chosen(precision):
         side = step(bench, net, batch, precision)
         return bench.ms({"steps": side.call})["steps"] * batch / side.units
 
@@ -310,10 +303,12 @@ def profiled(bench, net, batch, precision):
     ]
 
 
-TABLES = {"ceilings": ceilings} | {
-    f"{table.__name__}-{precision}": partial(table, precision=precision)
-    for table in (convolutions, steps, busiest) for precision in PRECISIONS
-} | {"kernels": kernels}  # fmt: skip
+TRIED = "-tried"
+TABLES = {"ceilings": ceilings, "kernels": kernels} | {
+    f"{table.__name__}-{precision}{tried}": partial(table, precision=precision)
+    for table, tried in ((steps, ""), (steps, TRIED), (busiest, ""), (convolutions, ""), (convolutions, TRIED))
+    for precision in PRECISIONS
+}  # fmt: skip
 
 
 def main():
@@ -329,6 +324,7 @@ def main():
         f"commit {str(e['commit'])[:10]}{' with changes' if e['dirty'] else ''}; n = {ROUNDS} rounds, medians; "
         f"`python tests/benchmarks/gpu_limits.py {asked.table} --device {device}`"
     )
+    torch.backends.cudnn.benchmark = asked.table.endswith(TRIED)
     TABLES[asked.table](bench)
     if failures:
         print(f"gpu_limits: {len(failures)} not measured, as the table says; the first: {failures[0]}", file=sys.stderr)
