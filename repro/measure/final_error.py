@@ -17,16 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro import data as data_sets
 from repro import environment
-from repro.datasets import DATASETS
 from repro.experiments import TEST_IMAGES, TRAINED
 from repro.experiments.final_error import UNITS, Parameters
-from repro.files import StoreError, held, write_atomically
+from repro.files import StoreError, write_atomically
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Place, Task
+from repro.measure import Monitor, Place, Task, pictures
 from repro.measure.member import Network
-from repro.paper import STORED
 from repro.seeds import derive
 from repro.store import MISSED, Measurement, Status, Trial, folder, save, save_curve
 from repro.training import checkpoint, precision
@@ -40,53 +37,8 @@ TOP5_FROM = 11  # the smallest number of classes at which top-5 means something
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
-    """Return both halves of the condition's set.
-
-    Raises DataError where it is missing, altered or not prepared, or holds another set than its name says.
-    """
-    name = parameters.dataset
-    if name == "embedded":
-        from repro.data import drawn
-
-        with held(place.own / f"embedded-{parameters.stored}.lock", wait=True):  # another run may be drawing it
-            made = drawn.prepared(place.own / f"embedded-{parameters.stored}", parameters.stored)
-        return Pictures(name, len(made.classes), made.digest, prepared=made)
-    if name == "cifar10":
-        halves = {}
-        for split, train_half in (("train", True), ("val", False)):
-            half = data_sets.load(name, place.root, train=train_half, download=place.download)
-            side = half.images.shape[1]
-            images = half.images if side == parameters.stored else _enlarged(half.images, parameters.stored)
-            halves[split] = (images, half.labels)
-        return Pictures(name, half.classes, half.digest, halves=halves)
-    from repro.data import prepared
-
-    if place.root is None:
-        raise data_sets.DataError(f"{name} is needed: pass --data DIR, or set REPRO_DATA")
-    root = place.root / DATASETS[name].folder
-    try:
-        found = prepared.load_as(name, root)
-    except prepared.NotPrepared as error:
-        side = "" if parameters.stored == STORED else f" --side {parameters.stored}"
-        raise data_sets.DataError(
-            f"{name} is not prepared: run `repro data prepare SOURCE {root}{side}`, with SOURCE as it is distributed"
-        ) from error
-    if found.side != parameters.stored:
-        raise data_sets.DataError(
-            f"{found.root} holds images of {found.side} pixels, the condition needs {parameters.stored}: "
-            f"prepare it again with --side {parameters.stored}"
-        )
-    return Pictures(name, len(found.classes), found.digest, prepared=found)
-
-
-def _enlarged(images: Tensor, side: int) -> Tensor:
-    """Return uint8 images resized to ``side`` pixels a side, bilinearly."""
-    small = images.permute(0, 3, 1, 2)
-    parts = [
-        torch.nn.functional.interpolate(part.float(), size=(side, side), mode="bilinear", antialias=True).round()
-        for part in small.split(1024)
-    ]
-    return torch.cat(parts).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    """Return the condition's set. Raises DataError as ``repro.measure.pictures.load``."""
+    return pictures.load(parameters.dataset, parameters.stored, place)
 
 
 def measure(task: Task, data: Pictures, monitor: Monitor) -> Trial:

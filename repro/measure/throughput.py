@@ -20,8 +20,7 @@ from repro.experiments import final_error
 from repro.experiments.throughput import UNITS, Parameters, parameters_of, spread
 from repro.loading import Window
 from repro.loading.pictures import Pictures
-from repro.measure import Monitor, Place, Task
-from repro.measure.final_error import load as load_pictures
+from repro.measure import Monitor, Place, Task, pictures
 from repro.measure.member import Network
 from repro.models.alexnet import AlexNet, layers
 from repro.models.two_gpu import Link, crossings, tower
@@ -37,8 +36,9 @@ AHEAD_A_WORKER = 2  # of a DataLoader, whose workers have as many each
 
 
 def load(parameters: Parameters, place: Place) -> Pictures:
-    """Return the condition's set. Raises DataError as ``repro.measure.final_error.load``."""
-    return load_pictures(_training(parameters), place)
+    """Return the condition's set. Raises DataError as ``repro.measure.pictures.load``."""
+    training = _training(parameters)
+    return pictures.load(training.dataset, training.stored, place)
 
 
 def _training(p: Parameters) -> final_error.Parameters:

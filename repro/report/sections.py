@@ -180,7 +180,7 @@ def why(claim: Mapping[str, Any]) -> str:
 
 
 def by_claim(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Return what ``beside`` returned, grouped by claim."""
+    """Return what ``measured`` returned, grouped by claim."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in found:
         groups.setdefault(one["claim"], []).append(one)
