@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from made_up import CLAIMS
 
 from repro import cli, registry, spec
-from repro.report import against, flat, junit, summary
+from repro.report import against, flat, junit, summary, tables
 
 
 @pytest.fixture
@@ -204,3 +204,18 @@ def test_a_folder_without_records_is_refused(tmp_path: Path, filled: Path) -> No
 def test_forms_that_do_not_go_together_are_refused(filled: Path, arguments: tuple[str, ...]) -> None:
     """Nothing asked for is left out in silence."""
     run("--store", str(filled), *arguments, code=2)
+
+
+def test_where_trials_ran_is_told_in_words():
+    """As many as a record says: one from a GPU, one from before most of them were kept."""
+    whole = {
+        "trials": 2, "device": "NVIDIA H200", "cpu": "AMD EPYC", "threads": 1, "world": 2, "torch": "2.11.0",
+        "python": "3.12", "precision": "bf16", "captured": True, "loader": "dali", "micro_batch": 64,
+        "commit": "abc", "dirty": True, "code_digest": "f00",
+    }  # fmt: skip
+    assert tables.ran(whole) == (
+        "2 trials on NVIDIA H200, beside AMD EPYC, 1 thread, 2 ranks, torch 2.11.0, Python 3.12, bf16, "
+        "steps recorded as CUDA graphs, loader dali, batches in parts of 64, commit abc, changed, code f00"
+    )
+    old = {"trials": 1, "device": "cpu", "cpu": "AMD EPYC", "world": 1, "captured": False, "micro_batch": None}
+    assert tables.ran(old) == "1 trial on cpu (AMD EPYC)"

@@ -57,8 +57,7 @@ def _condition(console: Console, condition: Mapping[str, Any]) -> None:
             console.print(f"{e['words']}: {e['paired']}.")
     console.print(tables.trials(condition))
     for e in condition["environments"]:
-        told = ", ".join(f"{key} {value}" for key, value in e.items() if key != "trials")
-        console.print(f"{e['trials']} trial{'s' if e['trials'] != 1 else ''}: {told}", style="dim")
+        console.print(tables.ran(e), style="dim")
     if condition["stale"]:
         console.print("Run by a different version of this program: a note, not a fault.", style="dim")
     console.print(f"to run it again: {condition['command']}")

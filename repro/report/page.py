@@ -47,7 +47,7 @@ def render(
     )
     environment.globals.update(
         result=tables.result, published=tables.published, value=tables.value, spread=_spread,
-        overview=tables.overview, headline=tables.headline, outcomes=OUTCOMES,
+        overview=tables.overview, headline=tables.headline, ran=tables.ran, outcomes=OUTCOMES,
     )  # fmt: skip
     from repro.report import svg  # here: it loads a plotting library, which tables do not need
 

@@ -130,11 +130,7 @@ def measured(summary: Mapping[str, Any], *, headline: bool) -> list[dict[str, An
 
 def where(condition: Mapping[str, Any]) -> str:
     """Return the processors that a condition's trials ran on: ``cpu (AMD EPYC)`` or a GPU's name."""
-    found = {
-        f"{e['device']} ({e['cpu']})" if e.get("device") == "cpu" and e.get("cpu") else str(e.get("device"))
-        for e in condition["environments"]
-    }
-    return " and ".join(sorted(found))
+    return " and ".join(sorted({tables.processor(e) for e in condition["environments"]}))
 
 
 def synthetic(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

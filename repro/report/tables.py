@@ -34,6 +34,37 @@ def ours_in_full(estimate: Mapping[str, Any]) -> str:
     return ours(estimate, unit if _in_words(estimate) or unit.startswith("fraction ") else "")
 
 
+def processor(environment: Mapping[str, Any]) -> str:
+    """Return ``cpu (AMD EPYC)``, or a GPU's name."""
+    device, cpu = environment.get("device"), environment.get("cpu")
+    return f"{device} ({cpu})" if device == "cpu" and cpu else str(device)
+
+
+def ran(environment: Mapping[str, Any]) -> str:
+    """Return in words where trials ran, and from which source; what a record does not say is left out."""
+    e = environment
+    commit = f"commit {e.get('commit')}" + (", changed" if e.get("dirty") else "")
+    told = {
+        "cpu": f"beside {e.get('cpu')}" if e.get("device") != "cpu" else "",
+        "threads": _count(e.get("threads"), "thread"),
+        "world": _count(e.get("world"), "rank") if e.get("world") != 1 else "",
+        "torch": f"torch {e.get('torch')}",
+        "python": f"Python {e.get('python')}",
+        "precision": e.get("precision"),
+        "captured": "steps recorded as CUDA graphs" if e.get("captured") is True else "",
+        "loader": f"loader {e.get('loader')}",
+        "micro_batch": f"batches in parts of {e.get('micro_batch')}",
+        "commit": commit,
+        "code_digest": f"code {e.get('code_digest')}",
+    }
+    parts = [str(words) for key, words in told.items() if words and e.get(key) is not None]
+    return ", ".join([f"{_count(e['trials'], 'trial')} on {processor(e)}", *parts])
+
+
+def _count(number: Any, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def published(expected: Mapping[str, Any]) -> str:
     """Return what the paper says or its readers ask: words unchanged, a number with its unit, and marked if asked."""
     text: str = expected["published_text"]
