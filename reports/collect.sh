@@ -56,7 +56,6 @@ store=$(cd "$2" && pwd)
 limit=${LIMIT:-500} device=${DEVICE:-cuda} jobs=${JOBS:-4}
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 export PYTHONUNBUFFERED=1
-export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$(dirname "$store")/triton}" # what it compiled serves later calls
 worst=0 stopped=0 rounds=
 
 # Say in words what stands against publishing what this source measures; nothing where nothing does.

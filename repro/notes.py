@@ -7,16 +7,17 @@ A note ends with a checksum of its content, and counts only under the name that 
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from repro import files, store
 from repro.files import StoreError
-from repro.frozen import Frozen
-from repro.store import SCHEMA
+from repro.frozen import Frozen, faults_in
+from repro.store import SCHEMA, Unusable
 
 
 class Note(Frozen):
@@ -56,9 +57,18 @@ def read(path: Path, kind: type[Kind], what: str, known: str) -> Kind:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(path) from error
     except (OSError, ValueError) as error:
-        raise store.unusable(path, what, error, kind, known) from error
+        raise _unusable(path, what, error, kind, known) from error
     store.refuse_other(note.schema_, f"{path}: {what} schema")
     return note
+
+
+def _unusable(path: Path, what: str, error: Exception, kind: type[Note], known: str) -> Unusable:
+    """Return the error, with the remedy, for a file that is no usable ``what``; ``known`` is what only it tells."""
+    if isinstance(error, PermissionError):
+        return Unusable(f"{path}: {what} that may not be read; allow it: {shlex.join(['chmod', 'u+r', str(path)])}")
+    told = faults_in(error, kind)[0] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
+    aside = shlex.join(["mv", "-n", str(path), f"{path}.bad"])
+    return Unusable(f"{path}: not a usable {what} ({told}); put a copy back, or go on without {known}: {aside}")
 
 
 def write(path: Path, note: Note) -> None:
@@ -100,8 +110,8 @@ def load_plans(root: Path) -> Plans:
         claim, _, condition = path.stem.partition(".")  # names have no dots
         try:
             plans.looks[claim, condition] = _looks(path)
-        except FileNotFoundError:  # removed in the meantime
-            continue
+        except FileNotFoundError:
+            plans.unusable[claim, condition] = f"{path}: a plan that was removed while it was read; ask again"
         except StoreError as error:
             plans.unusable[claim, condition] = str(error)
     return plans

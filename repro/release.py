@@ -39,7 +39,7 @@ FACTS = {
     **{f"initial-std-conv{k}": Fact(0.01 if k < 3 else 0.03, "", _NET) for k in range(1, 6)},
     **{f"initial-std-fc{k}": Fact(0.01, "", _NET) for k in range(6, 9)},
     **{f"initial-bias-{layer}": Fact(1, "", _NET) for layer in ("conv2", "conv4", "conv5", "fc6", "fc7")},
-    # Section 3.5: filters of the two towers together; outputs of fc6a with fc6b, and of fc7a with fc7b.
+    # Section 3.5: filters of the two towers together; outputs of fc2048a with b, and of fc2048ba with bb.
     **{f"kernels-conv{k}": Fact(n, "kernels", _NET) for k, n in enumerate((96, 256, 384, 384, 256), 1)},
     **{f"neurons-fc{k}": Fact(4096, "neurons", _NET) for k in (6, 7)},
     # Section 3.4: sizeX and stride, the same in every pooling layer.

@@ -20,7 +20,6 @@ import json
 import logging
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -135,15 +134,6 @@ def own(root: Path, kind: str, *parts: str) -> Path:
         if not part and path.exists() and not path.is_dir():
             raise StoreError(f"{path} is no folder, and a store has one there; set it aside")
     return path
-
-
-def unusable(path: Path, what: str, error: Exception, model: Any, known: str) -> Unusable:
-    """Return the error, with the remedy, for a file that is no usable ``what``; ``known`` is what only it tells."""
-    if isinstance(error, PermissionError):
-        return Unusable(f"{path}: {what} that may not be read; allow it: {shlex.join(['chmod', 'u+r', str(path)])}")
-    told = faults_in(error, model)[0] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
-    aside = shlex.join(["mv", "-n", str(path), f"{path}.bad"])
-    return Unusable(f"{path}: not a usable {what} ({told}); put a copy back, or go on without {known}: {aside}")
 
 
 def save_curve(root: Path, identity: str, rows: Iterable[Mapping[str, float]]) -> None:

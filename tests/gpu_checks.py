@@ -6,9 +6,11 @@ and check-PART.xml in FOLDER. What went wrong is printed. The exit code is that 
 after an interrupt.
 """
 
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 PARTS = {f"gpu-{k}": ("test_gpu.py", f"{k}/6") for k in range(1, 7)} | {
@@ -16,25 +18,33 @@ PARTS = {f"gpu-{k}": ("test_gpu.py", f"{k}/6") for k in range(1, 7)} | {
 }  # fmt: skip
 """The file and the part of it, by name."""
 LAST = 20
+PATIENCE_S = 30.0
 
 
 def main() -> int:
-    """Run all parts, and print how each ended."""
+    """Run all parts, and print how each ended, as it ends; after an interrupt, one that hangs is killed."""
     folder, tests = Path(sys.argv[1]).absolute(), Path(__file__).parent
     # torch looks at the first product of matrices only, and remembers.
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    started = {name: _start(folder, tests / file, name, part, environment) for name, (file, part) in PARTS.items()}
-    worst, interrupted = 0, False
-    for name, process in started.items():
-        while process.poll() is None:
-            try:
+    left = {name: _start(folder, tests / file, name, part, environment) for name, (file, part) in PARTS.items()}
+    worst, until = 0, math.inf
+    while left:
+        try:
+            time.sleep(0.1)
+        except KeyboardInterrupt:  # all of them have it, too
+            until = min(until, time.monotonic() + PATIENCE_S)
+        if time.monotonic() > until:
+            print("hung, and killed:", *left)
+            for process in left.values():
+                process.kill()
                 process.wait()
-            except KeyboardInterrupt:  # all of them have it, too
-                interrupted = True
-        words = (folder / f"check-{name}.log").read_text(errors="replace").splitlines() or ["it said nothing"]
-        print(f"{name}, exit code {process.returncode}:", *words[-LAST if process.returncode else -1 :], sep="\n  ")
-        worst = worst or process.returncode
-    return 130 if interrupted else worst
+        for name in [name for name, process in left.items() if process.poll() is not None]:
+            code = left.pop(name).returncode
+            code = 128 - code if code < 0 else code  # as a shell tells that a signal ended it
+            words = (folder / f"check-{name}.log").read_text(errors="replace").splitlines() or ["it said nothing"]
+            print(f"{name}, exit code {code}:", *words[-LAST if code else -1 :], sep="\n  ", flush=True)
+            worst = worst or code
+    return worst if until == math.inf else 130
 
 
 def _start(folder: Path, file: Path, name: str, part: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -43,6 +43,9 @@ def test_what_is_noted_again_is_there_once(tmp_path, given, found):
         ("ABA", "AB", "ABA"),
         ("AB", "BC", "ABC"),
         ("A", "BA", "ABA"),
+        ("AB", "AC", "ABC"),
+        ("ABC", "AC", "ABC"),
+        ("ABC", "ABD", "ABCD"),
         ("", "A", "A"),
     ],
 )

@@ -390,8 +390,8 @@ def test_a_graph_that_is_dropped_while_another_is_recorded_is_freed_behind_it(cu
 
     second, freed = cuda_graph(lambda: None, body)
     assert not freed
-    third = cuda_graph(lambda: None, lambda: None)[0]
     assert cuda.told.count("reset") == 1
+    third = cuda_graph(lambda: None, lambda: None)[0]
     assert (second.stream.number, third.stream.number) == (1, 0)
 
 

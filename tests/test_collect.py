@@ -180,18 +180,54 @@ def test_tests_of_a_gpu_run_in_parts_that_leave_what_they_said(tmp_path, monkeyp
         assert (ROOT / "tests" / file).is_file()
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_a.py").write_text(
-        "import os, pytest\n@pytest.mark.parametrize('n', range(7))\ndef test_a(n):\n    n != 5 or os._exit(134)\n"
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('n', range(7))\n"
+        "def test_a(n):\n"
+        "    n != 5 or os.kill(os.getpid(), 9)\n"
     )
     parts = {f"a-{k}": (tmp_path / "test_a.py", f"{k}/3") for k in (1, 2, 3)}
     monkeypatch.setattr(gpu_checks, "PARTS", parts)
     monkeypatch.setattr(sys, "argv", ["gpu_checks.py", str(tmp_path)])
-    assert gpu_checks.main() == 134
+    assert gpu_checks.main() == 137  # as a shell tells it, so that collect.sh says that it was killed
     told = capfd.readouterr().out
-    assert [line for line in told.splitlines() if line.startswith("a-")] == [
-        "a-1, exit code 0:", "a-2, exit code 0:", "a-3, exit code 134:",
+    assert sorted(line for line in told.splitlines() if line.startswith("a-")) == [
+        "a-1, exit code 0:", "a-2, exit code 0:", "a-3, exit code 137:",
     ]  # fmt: skip
     assert ["2 passed" in (tmp_path / f"check-{name}.log").read_text() for name in parts] == [True, True, False]
     assert [(tmp_path / f"check-{name}.xml").exists() for name in parts] == [True, True, False]
+
+
+def test_a_part_that_hangs_hides_no_other(tmp_path):
+    """Each is told as it ends; after the interrupt at the end of the time, what does not end by itself is killed."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_a.py").write_text(
+        "import pathlib, signal, time\n"
+        "def test_fails():\n    assert False\n"
+        "def test_hangs():\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"    pathlib.Path('{tmp_path}/hangs').touch()\n"
+        "    time.sleep(600)\n"
+    )
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import gpu_checks\n"
+        "gpu_checks.PATIENCE_S = 0.1\n"
+        "gpu_checks.PARTS = {f'a-{k}': (sys.argv[1] + '/test_a.py', f'{k}/2') for k in (1, 2)}\n"
+        "sys.exit(gpu_checks.main())"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), str(ROOT / "tests")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as call:
+        try:
+            said = [call.stdout.readline()]
+            while not (tmp_path / "hangs").exists():
+                assert call.poll() is None
+                time.sleep(0.01)
+            os.killpg(call.pid, signal.SIGINT)
+            said += call.communicate(timeout=60)[0].splitlines()
+        finally:
+            call.kill()
+    assert said[0] == "a-1, exit code 1:\n"
+    assert {"hung, and killed: a-2", "a-2, exit code 137:"} <= set(said)
+    assert call.returncode == 130
 
 
 @pytest.mark.parametrize("without", ["", "1"])

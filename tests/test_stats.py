@@ -81,6 +81,16 @@ def test_a_single_value_bounds_nothing():
     assert ratio_interval(log_sample([2.0]), log_sample([1.0]), 0.9)[:3] == (2.0, 0.0, math.inf)
 
 
+@pytest.mark.parametrize("variance", [4.0, 0.0, math.inf])
+def test_one_value_bounds_no_difference_whatever_its_variance_is_said_to_be(variance):
+    """Nor a contrast, unless its weight is 0."""
+    one, others = Sample(1.0, variance, 1), Sample(2.0, 1.0, 5)
+    assert difference_interval(one, others, 0.9)[1:3] == (-math.inf, math.inf)
+    assert (
+        contrast_interval([others, others, one], [1, -1, 0], 0.9)[1:3] == difference_interval(others, others, 0.9)[1:3]
+    )
+
+
 def test_lower_bounds_open_the_side_the_truth_may_lie_on():
     """Bounds in ``of`` open the interval above, bounds in ``over`` below; the other end stays as it is."""
     a, b = log_sample([4.0, 5.0, 6.0]), log_sample([1.0, 1.1, 1.2])

@@ -6,7 +6,7 @@ They are fixed before running, and the first run under a store writes them down.
 later, the verdict follows the file, and a line reports what the file said before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from repro import notes
@@ -52,20 +52,25 @@ def note(root: Path, claim: Claim) -> None:
     add(root, claim.id, [now(claim)])
 
 
-def add(root: Path, claim: str, versions: Iterable[dict[str, str]]) -> None:
+def add(root: Path, claim: str, versions: Sequence[dict[str, str]]) -> None:
     """Append versions to those on record, without repeating any that these already end with. Raises StoreError."""
     with notes.noting(root):
-        found, given = list(load(root, claim)), list(versions)
-        shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
-        found += given[shared:]
-        notes.write(_path(root, claim), Bands(claim=claim, versions=tuple(found)))
+        _append(root, claim, load(root, claim), tuple(versions))
 
 
-def merge(root: Path, claim: str, versions: tuple[dict[str, str], ...]) -> None:
-    """Add another store's versions, unless all stand here in their order, as those of an older copy do."""
-    found = load(root, claim)
-    if not any(found[n : n + len(versions)] == versions for n in range(len(found))):
-        add(root, claim, versions)
+def merge(root: Path, claim: str, versions: Sequence[dict[str, str]]) -> None:
+    """Append another store's versions, less those of which this store is a copy, or it of this. Raises StoreError."""
+    with notes.noting(root):
+        found, given = load(root, claim), tuple(versions)
+        if any(found[n : n + len(given)] == given for n in range(len(found))):
+            return
+        shared = next((n for n, pair in enumerate(zip(found, given, strict=False)) if pair[0] != pair[1]), len(found))
+        _append(root, claim, found, given[shared:])
+
+
+def _append(root: Path, claim: str, found: tuple[dict[str, str], ...], given: tuple[dict[str, str], ...]) -> None:
+    shared = next(n for n in range(min(len(found), len(given)), -1, -1) if found[len(found) - n :] == given[:n])
+    notes.write(_path(root, claim), Bands(claim=claim, versions=found + given[shared:]))
 
 
 def claims(root: Path) -> list[str]:

@@ -89,12 +89,13 @@ def contrast_interval(samples: Sequence[Sample], weights: Sequence[float], confi
     The degrees of freedom are Satterthwaite's, over all samples whose weight is not 0.
     Source: Satterthwaite (1946), Biometrics 2.
     """
-    value = math.fsum(w * s.mean for s, w in zip(samples, weights, strict=True))
-    parts = [w * w * s.variance / s.n for s, w in zip(samples, weights, strict=True)]
-    total = math.fsum(parts)
-    shares = [part / total if 0 < total < math.inf else 0.0 for part in parts]
-    spread = math.fsum(share**2 / (s.n - 1) for share, s in zip(shares, samples, strict=True) if share)
-    half = _half(total, 1 / spread if spread else 1.0, confidence)
+    used = [(s, w) for s, w in zip(samples, weights, strict=True) if w]
+    value = math.fsum(w * s.mean for s, w in used)
+    parts = [w * w * s.variance / s.n for s, w in used]
+    total, alone = math.fsum(parts), any(s.n < 2 for s, _ in used)
+    shares = [0.0 if alone or total in (0, math.inf) else part / total for part in parts]
+    spread = math.fsum(share**2 / (s.n - 1) for share, (s, _) in zip(shares, used, strict=True) if share)
+    half = _half(total, 1 / spread if spread else 0.0, confidence)
     return Estimate(value, value - half, value + half, tuple(s.n for s in samples), confidence)
 
 

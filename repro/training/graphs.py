@@ -4,8 +4,9 @@ Several threads of a process may have graphs of their own, and replay them side 
 are recorded one at a time.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -70,17 +71,15 @@ class _Graph:
 
     def free(self) -> None:
         """Free the recording; then its stream may be lent again."""
-        self.graph.reset()
-        self.streams.give(self.device, self.stream)
+        try:
+            self.graph.reset()
+        finally:
+            self.streams.give(self.device, self.stream)
 
     def __del__(self) -> None:
         if hasattr(self, "graph"):
             _retired.append(self.free)
-            if _one_at_a_time.acquire(blocking=False):
-                try:
-                    _free_retired()
-                finally:
-                    _one_at_a_time.release()
+            _free_retired()
 
 
 _retired: list[Callable[[], None]] = []
@@ -89,8 +88,14 @@ none is freed while a thread records another."""
 
 
 def _free_retired() -> None:
-    while _retired:
-        _retired.pop()()
+    """Free what was retired, unless some thread records, which does so when it is done."""
+    while _retired and _one_at_a_time.acquire(blocking=False):
+        try:
+            while _retired:
+                with contextlib.suppress(RuntimeError):  # nobody is left who could be told
+                    _retired.pop()()
+        finally:
+            _one_at_a_time.release()
 
 
 _failed: list[_Graph] = []
@@ -100,14 +105,23 @@ Up to torch 2.11 nothing more can be recorded in such a process (pytorch/pytorch
 """
 
 
+@contextlib.contextmanager
+def _recording() -> Iterator[None]:
+    """Let nobody else record, or free a recording."""
+    try:
+        with _one_at_a_time:
+            yield
+    finally:
+        _free_retired()
+
+
 def cuda_graph(warm_up: Callable[[], None], body: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Call ``warm_up``, and record ``body`` on the current device without running it.
 
     Returns a function that replays ``body`` on the stream that is then current, and its result, whose tensors each
     replay fills. Raises Unrecordable where the recording fails, or torch's OutOfMemoryError where memory runs out.
     """
-    with _one_at_a_time:
-        _free_retired()
+    with _recording():
         torch.cuda.synchronize()  # a stream that was given back may still have replays of its former graph to run
         made, outside = _Graph(_streams), torch.cuda.current_stream()
         made.stream.wait_stream(outside)
