@@ -1,11 +1,11 @@
 """The measurement of ``relu-speedup`` written a second time, from cuda-convnet's files and the README's words alone.
 
-    python tests/independent.py DIR NET ACTIVATION RATE SEED
+    python tests/independent.py DIR NET ACTIVATION RATE SEED [RECIPE]
 
-DIR holds the five ``data_batch`` files of CIFAR-10, NET is 19pct or conv-local-13pct, ACTIVATION relu or tanh. It
-imports nothing of this package, and whoever wrote it had not read it: what both find is the fault of neither. Protocol
-`code`, batches of 128, one thread. Printed is the running training error, ten times an epoch, and at last the epochs
-to 25%.
+DIR holds the five ``data_batch`` files of CIFAR-10, NET is 19pct or conv-local-13pct, ACTIVATION relu or tanh, RECIPE
+code or modern (without it, code). It imports nothing of this package, and whoever wrote it had not read it: what both
+find is the fault of neither. `modern` was added later, from the table in docs/recipes.md. Batches of 128, one thread.
+Printed is the running training error, ten times an epoch, and at last the epochs to 25%.
 
 Sources, in cuda-convnet of 2011: example-layers/layers-{19pct,conv-local-13pct}.cfg and their layer-params files
 (initW; epsB = 2 epsW; mom 0.9), and the kernel of local pooling (a window at the border is clipped, and an average
@@ -65,10 +65,21 @@ def network(name, activation):
     )  # fmt: skip
 
 
-def optimizer(net, rate):
+def redraw(net, activation):
+    """Draw the weights anew as today: Kaiming's normal, by the inputs of a unit and its activation's gain."""
+    weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
+    for weight in weights:
+        local = weight.dim() == 3  # places, inputs, filters
+        inputs = weight.shape[1] if local else weight[0].numel()
+        gain = 1.0 if weight is weights[-1] else nn.init.calculate_gain(activation)
+        nn.init.normal_(weight, 0.0, gain / math.sqrt(inputs))
+
+
+def optimizer(net, rate, recipe="code"):
     weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
     biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
-    groups = [{"params": weights, "lr": rate}, {"params": biases, "lr": 2 * rate}]
+    faster = 2 if recipe == "code" else 1
+    groups = [{"params": weights, "lr": rate}, {"params": biases, "lr": faster * rate}]
     return torch.optim.SGD(groups, lr=rate, momentum=0.9)
 
 
@@ -94,19 +105,30 @@ def images_and_labels(folder):
     return images, torch.tensor([label for part in parts for label in part["labels"]])
 
 
-def main(folder, name, activation, rate, seed):
+def statistics(images, recipe):
+    """Return what is taken off the pixels, and what they are then divided by."""
+    values = images.double()
+    if recipe == "code":
+        return values.mean(0).float(), torch.ones(())
+    deviation, mean = torch.std_mean(values, dim=(0, 2, 3), keepdim=True, correction=0)
+    return mean.float(), deviation.float()
+
+
+def main(folder, name, activation, rate, seed, recipe="code"):
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     images, labels = images_and_labels(folder)
-    mean = images.double().mean(0).float()
+    mean, deviation = statistics(images, recipe)
     net = network(name, activation).to(memory_format=torch.channels_last)
-    sgd = optimizer(net, rate)
+    if recipe == "modern":
+        redraw(net, activation)
+    sgd = optimizer(net, rate, recipe)
     per_epoch = len(images) // BATCH
     recent = deque(maxlen=per_epoch)  # images missed of each batch of the last epoch
     steps, before = 0, (0.0, 0.9)
     while True:
         for rows in torch.randperm(len(images))[: per_epoch * BATCH].split(BATCH):
-            x = (images[rows].float() - mean).contiguous(memory_format=torch.channels_last)
+            x = ((images[rows].float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
             missed, loss = step(net, sgd, x, labels[rows])
             recent.append(missed)
             steps += 1
@@ -119,6 +141,6 @@ def main(folder, name, activation, rate, seed):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6:
+    if len(sys.argv) not in (6, 7) or sys.argv[6:] not in ([], ["code"], ["modern"]):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:])

@@ -33,9 +33,10 @@ def test_it_imports_nothing_of_this_package() -> None:
     assert not [name for name in names if name.partition(".")[0] == "repro"]
 
 
+@pytest.mark.parametrize("recipe", ["code", "modern"])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("name", ["19pct", "conv-local-13pct"])
-def test_both_learn_the_same_from_the_same_batches(name: str, activation: str) -> None:
+def test_both_learn_the_same_from_the_same_batches(name: str, activation: str, recipe: str) -> None:
     """Three updates from the same weights, in float64: inputs, errors, losses and all weights are equal."""
     data = data_sets.load("embedded", None)
     ours = cifar.build(name, activation).double()
@@ -44,14 +45,14 @@ def test_both_learn_the_same_from_the_same_batches(name: str, activation: str) -
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             b *= 30 if b.dim() == 4 else 1  # so that the first layers have something to say within three updates
             a.copy_(b.reshape(a.shape))
-    update = update_for(ours, optimizer_for(ours, "code", RATE), captured=False)
-    sgd = independent.optimizer(theirs, RATE)
-    prepare, plain = Input(data.images, "code"), data.images.permute(0, 3, 1, 2)
-    mean = plain.double().mean(0)
+    update = update_for(ours, optimizer_for(ours, recipe, RATE), captured=False)
+    sgd = independent.optimizer(theirs, RATE, recipe)
+    prepare, plain = Input(data.images, recipe), data.images.permute(0, 3, 1, 2)
+    mean, deviation = (x.double() for x in independent.statistics(plain, recipe))
     stream = batches(data, 32, seed=0)
     for _ in range(3):
         images, labels = next(stream)
-        x = images.permute(0, 3, 1, 2).double() - mean
+        x = (images.permute(0, 3, 1, 2).double() - mean) / deviation
         torch.testing.assert_close(prepare(images).double(), x, rtol=0, atol=1e-4)
         wrong, loss = update(x, labels)
         assert (int(wrong), float(loss)) == (pytest.approx(independent.step(theirs, sgd, x, labels), rel=1e-9))
@@ -59,12 +60,16 @@ def test_both_learn_the_same_from_the_same_batches(name: str, activation: str) -
         torch.testing.assert_close(a, b.reshape(a.shape), rtol=1e-8, atol=1e-12)
 
 
-def test_both_start_from_weights_of_the_same_spread() -> None:
+@pytest.mark.parametrize("recipe", ["code", "modern"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_both_start_from_weights_of_the_same_spread(activation: str, recipe: str) -> None:
     for name in ("19pct", "conv-local-13pct"):
-        ours = cifar.build(name, "relu")
-        cifar.initialise(ours, name, "relu", "code", seed=0)
+        ours = cifar.build(name, activation)
+        cifar.initialise(ours, name, activation, recipe, seed=0)
         torch.manual_seed(0)
-        theirs = independent.network(name, "relu")
+        theirs = independent.network(name, activation)
+        if recipe == "modern":
+            independent.redraw(theirs, activation)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert float(a.detach().std()) == pytest.approx(float(b.detach().std()), rel=0.05), name
 
