@@ -187,6 +187,7 @@ def test_tests_of_a_gpu_run_in_parts_that_leave_what_they_said(tmp_path, monkeyp
     )
     parts = {f"a-{k}": (tmp_path / "test_a.py", f"{k}/3") for k in (1, 2, 3)}
     monkeypatch.setattr(gpu_checks, "PARTS", parts)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # that of this process stays
     monkeypatch.setattr(sys, "argv", ["gpu_checks.py", str(tmp_path)])
     assert gpu_checks.main() == 137  # as a shell tells it, so that collect.sh says that it was killed
     told = capfd.readouterr().out
