@@ -115,6 +115,9 @@ def test_what_is_quoted_of_the_headline_follows_from_its_output() -> None:
         assert f"{times[0]:.2f} and {times[1]:.2f} epochs with {arm}" in page
     assert told in page
     assert told in readme
+    slow, fast = (_time(folder / f"modern-{arm}-0.txt") for arm in ("relu", "tanh"))
+    assert f"it needs {slow:.2f} epochs with ReLU and {fast:.2f} with tanh (seed 0;" in page
+    assert f"{fast / slow:.2f} times, from one seed an arm" in page
 
 
 def _time(path: Path) -> float:
