@@ -70,6 +70,15 @@ def test_records_and_curves_are_copied_without_checkpoints(tmp_path):
     assert sorted(path.name for path in copied.iterdir()) == ["curve.csv", "record.json"]
 
 
+def test_a_store_begun_from_an_older_copy_brings_no_old_band_back(tmp_path):
+    """What was expected at first is not told again behind what was expected later."""
+    store.save(tmp_path / "runs", _trial())
+    for name, versions in (("runs", "A"), ("reports", "AB")):
+        bands.add(tmp_path / name, "claim", [{"metric": band} for band in versions])
+    publishing.publish(tmp_path / "runs", tmp_path / "reports")
+    assert [version["metric"] for version in bands.load(tmp_path / "reports", "claim")] == ["A", "B"]
+
+
 def test_looks_of_two_stores_add_up(tmp_path):
     """Publishing from a second store forgets neither the records nor the looks of the first."""
     for name, seeds in (("one", (0, 1)), ("two", (0, 1, 2))):
